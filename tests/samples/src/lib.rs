@@ -1,0 +1,1 @@
+//! CUDA SDK programs that verify themselves.

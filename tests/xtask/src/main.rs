@@ -1,0 +1,3 @@
+//! cargo xtask: set-up, demo, tests, the Xen lab.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Attach, detach and list vgpu devices by hand.
+
+fn main() {}

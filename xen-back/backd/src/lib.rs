@@ -1,0 +1,1 @@
+//! The backend domain's daemon: XenBus backend, device admission, one worker per guest process.

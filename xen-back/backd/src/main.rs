@@ -1,0 +1,3 @@
+//! The backend domain's daemon: XenBus backend, device admission, one worker per guest process.
+
+fn main() {}

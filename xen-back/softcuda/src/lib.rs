@@ -1,0 +1,1 @@
+//! A libcuda.so.1 that compiles PTX with Cranelift and runs it on the CPU.

@@ -1,0 +1,3 @@
+//! Runs one guest process's CUDA calls on the libcuda.so.1 it is given.
+
+fn main() {}
