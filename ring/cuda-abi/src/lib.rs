@@ -1,1 +1,108 @@
-//! What any libcuda.so.1 offers: C types, names, and the name and version table behind cuGetProcAddress.
+//! What any `libcuda.so.1` of this project offers, declared once.
+//!
+//! [`with_calls!`] is the one list of CUDA driver functions: C signatures, versions, and how each
+//! travels between guest and backend. The exports of both libraries, the table behind
+//! `cuGetProcAddress`, the worker's driver table, the wire encoding and the documentation table are
+//! expansions of it. This crate must never call a driver itself, nor know how calls are carried.
+
+mod calls;
+mod driver;
+mod errors;
+mod exports;
+
+pub use calls::{CallInfo, Mode, Names, Wire, proc_address};
+pub use driver::{Driver, LoadError};
+pub use errors::{CuResult, error_description, error_name};
+pub use exports::guard;
+
+use std::ffi::c_void;
+use std::marker::PhantomData;
+
+/// The CUDA version that this project's libraries report and resolve names for: 12.8. Never more
+/// than what is implemented, for callers resolve the whole surface of the version they are told.
+pub const CUDA_VERSION: i32 = 12080;
+
+/// An opaque handle as C sees it (`CUstream`, `CUevent`, `CUmodule`, `CUfunction`, `CUcontext`):
+/// a value the caller never dereferences.
+pub type Handle = *mut c_void;
+
+/// `CUdeviceptr`: an address in the device's own space.
+pub type DevicePtr = u64;
+
+/// `CUdevice`: an ordinal.
+pub type Device = i32;
+
+/// `CUuuid`, by bytes.
+pub type Uuid = [u8; 16];
+
+/// A kind of handle. The number is what distinguishes kinds on the wire and in a guest's table.
+pub trait Kind: 'static {
+    /// Distinguishes the kinds; at most 15.
+    const TAG: u8;
+    /// The C type's name, for messages and documentation.
+    const NAME: &'static str;
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident = $tag:literal, $name:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Copy, Clone, Debug, Eq, PartialEq)]
+        pub enum $kind {}
+        impl Kind for $kind {
+            const TAG: u8 = $tag;
+            const NAME: &'static str = $name;
+        }
+    )*};
+}
+kinds! {
+    /// `CUcontext`.
+    Context = 1, "CUcontext";
+    /// `CUstream`; 0, 1 and 2 are the driver's own (null, legacy, per thread).
+    Stream = 2, "CUstream";
+    /// `CUevent`.
+    Event = 3, "CUevent";
+    /// `CUmodule`.
+    Module = 4, "CUmodule";
+    /// `CUfunction`.
+    Function = 5, "CUfunction";
+}
+
+/// A parameter of a function whose carriage follows wholly from its declaration.
+pub trait Param {
+    /// The parameter's type in C.
+    type C: Copy;
+}
+
+/// A value that the caller passes in.
+pub struct Val<T>(PhantomData<T>);
+/// A place that the function fills.
+pub struct Out<T>(PhantomData<T>);
+/// A handle that the caller uses.
+pub struct Use<K>(PhantomData<K>);
+/// A place for a new handle, which the guest names itself.
+pub struct New<K>(PhantomData<K>);
+/// A handle that the call destroys.
+pub struct End<K>(PhantomData<K>);
+
+impl<T: Copy> Param for Val<T> {
+    type C = T;
+}
+impl<T> Param for Out<T> {
+    type C = *mut T;
+}
+impl<K: Kind> Param for Use<K> {
+    type C = Handle;
+}
+impl<K: Kind> Param for New<K> {
+    type C = *mut Handle;
+}
+impl<K: Kind> Param for End<K> {
+    type C = Handle;
+}
+
+/// The C type of a declared parameter.
+pub type C<P> = <P as Param>::C;
+
+/// Struct layouts and constants of the CUDA headers. Its enums are not used in any signature: a
+/// value that such an enum does not know would be undefined behaviour.
+pub use cudarc::driver::sys;

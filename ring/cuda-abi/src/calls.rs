@@ -1,0 +1,443 @@
+//! The one declaration of the CUDA functions and of what travels for them.
+//!
+//! Three lists: `auto`, functions whose parameters say everything, carried by generated code on both
+//! ends; `wire`, messages that serve functions which need more than that; `guest`, those functions,
+//! written by hand in the frontend over the messages they name, or over none. Must never hold two
+//! entries for one function.
+
+/// When a call's result is known to the guest.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub enum Mode {
+    /// Posted: not waited for; an error surfaces at the next waiting call.
+    Post,
+    /// Waited for; the worker answers at once.
+    Wait,
+    /// Waited for; may block on the device, so the worker answers later and goes on meanwhile.
+    Sync,
+    /// Waited for the first time, then answered in the guest: it never changes.
+    Once,
+    /// Answered in the guest, with or without messages of its own.
+    Guest,
+}
+
+/// One entry of the list, for tables and checks.
+#[derive(Copy, Clone, Debug)]
+pub struct CallInfo {
+    /// The exported symbol (`cuMemAlloc_v2`), or the message's name.
+    pub name: &'static str,
+    /// Number on the wire; 0 for a function that has no message of its own.
+    pub number: u16,
+    /// When the result is known.
+    pub mode: Mode,
+    /// For `guest` functions: the messages that serve it.
+    pub via: &'static [&'static str],
+    /// What it does, in a line.
+    pub doc: &'static str,
+}
+
+/// An exported symbol and what `cuGetProcAddress` calls it.
+#[derive(Copy, Clone, Debug)]
+pub struct Names {
+    /// The exported symbol.
+    pub symbol: &'static str,
+    /// The name without suffixes.
+    pub base: &'static str,
+    /// The first CUDA version (1000 × major + 10 × minor) whose `base` means this symbol.
+    pub since: i32,
+}
+
+/// Calls the macro named with every declaration. See the module's head for the three lists.
+///
+/// An `auto` entry: number, symbol, (base name, since), mode, parameters as [`Param`](crate::Param) types.
+/// A `wire` entry: number, name, mode, request fields, reply fields.
+/// A `guest` entry: symbol, (base name, since), C parameters, the messages it uses.
+///
+/// Numbers are the protocol: never reuse one.
+#[macro_export]
+macro_rules! with_calls {
+    ($($callback:tt)+) => { $($callback)+! {
+auto {
+    /// The version of CUDA that the backend's driver implements.
+    1 cuDriverGetVersion ("cuDriverGetVersion", 2020) Once (driverVersion: Out<i32>);
+    /// Number of devices.
+    2 cuDeviceGetCount ("cuDeviceGetCount", 2000) Once (count: Out<i32>);
+    /// One attribute of a device.
+    3 cuDeviceGetAttribute ("cuDeviceGetAttribute", 2000) Once (pi: Out<i32>, attrib: Val<i32>, dev: Val<i32>);
+    /// Bytes of memory on a device.
+    4 cuDeviceTotalMem_v2 ("cuDeviceTotalMem", 3020) Once (bytes: Out<usize>, dev: Val<i32>);
+    /// A device's UUID.
+    5 cuDeviceGetUuid ("cuDeviceGetUuid", 9020) Once (uuid: Out<Uuid>, dev: Val<i32>);
+    /// A device's UUID, of the MIG instance where there is one.
+    6 cuDeviceGetUuid_v2 ("cuDeviceGetUuid", 11040) Once (uuid: Out<Uuid>, dev: Val<i32>);
+    /// Compute capability of a device (deprecated by CUDA, still asked for).
+    7 cuDeviceComputeCapability ("cuDeviceComputeCapability", 2000) Once (major: Out<i32>, minor: Out<i32>, dev: Val<i32>);
+
+    /// Waits for everything submitted in the current context.
+    10 cuCtxSynchronize ("cuCtxSynchronize", 2000) Sync ();
+    /// The range of stream priorities.
+    11 cuCtxGetStreamPriorityRange ("cuCtxGetStreamPriorityRange", 5050) Wait (leastPriority: Out<i32>, greatestPriority: Out<i32>);
+    /// One of the context's limits.
+    12 cuCtxGetLimit ("cuCtxGetLimit", 3010) Wait (pvalue: Out<usize>, limit: Val<i32>);
+    /// Sets one of the context's limits.
+    13 cuCtxSetLimit ("cuCtxSetLimit", 3010) Wait (limit: Val<i32>, value: Val<usize>);
+    /// The preference between cache and shared memory.
+    14 cuCtxGetCacheConfig ("cuCtxGetCacheConfig", 3020) Wait (pconfig: Out<i32>);
+    /// Sets the preference between cache and shared memory.
+    15 cuCtxSetCacheConfig ("cuCtxSetCacheConfig", 3020) Wait (config: Val<i32>);
+
+    /// Free and total bytes of device memory.
+    20 cuMemGetInfo_v2 ("cuMemGetInfo", 3020) Wait (free: Out<usize>, total: Out<usize>);
+    /// Fills device memory with a byte.
+    21 cuMemsetD8_v2 ("cuMemsetD8", 3020) Post (dstDevice: Val<u64>, uc: Val<u8>, N: Val<usize>);
+    /// Fills device memory with a 16-bit value.
+    22 cuMemsetD16_v2 ("cuMemsetD16", 3020) Post (dstDevice: Val<u64>, us: Val<u16>, N: Val<usize>);
+    /// Fills device memory with a 32-bit value.
+    23 cuMemsetD32_v2 ("cuMemsetD32", 3020) Post (dstDevice: Val<u64>, ui: Val<u32>, N: Val<usize>);
+    /// Fills device memory with a byte, in a stream.
+    24 cuMemsetD8Async ("cuMemsetD8Async", 3020) Post (dstDevice: Val<u64>, uc: Val<u8>, N: Val<usize>, hStream: Use<Stream>);
+    /// Fills device memory with a 16-bit value, in a stream.
+    25 cuMemsetD16Async ("cuMemsetD16Async", 3020) Post (dstDevice: Val<u64>, us: Val<u16>, N: Val<usize>, hStream: Use<Stream>);
+    /// Fills device memory with a 32-bit value, in a stream.
+    26 cuMemsetD32Async ("cuMemsetD32Async", 3020) Post (dstDevice: Val<u64>, ui: Val<u32>, N: Val<usize>, hStream: Use<Stream>);
+    /// Copies between two places of device memory.
+    27 cuMemcpyDtoD_v2 ("cuMemcpyDtoD", 3020) Post (dstDevice: Val<u64>, srcDevice: Val<u64>, ByteCount: Val<usize>);
+    /// Copies between two places of device memory, in a stream.
+    28 cuMemcpyDtoDAsync_v2 ("cuMemcpyDtoDAsync", 3020) Post (dstDevice: Val<u64>, srcDevice: Val<u64>, ByteCount: Val<usize>, hStream: Use<Stream>);
+
+    /// Creates a stream.
+    40 cuStreamCreate ("cuStreamCreate", 2000) Post (phStream: New<Stream>, Flags: Val<u32>);
+    /// Creates a stream with a priority.
+    41 cuStreamCreateWithPriority ("cuStreamCreateWithPriority", 5050) Post (phStream: New<Stream>, flags: Val<u32>, priority: Val<i32>);
+    /// Destroys a stream; its work still ends.
+    42 cuStreamDestroy_v2 ("cuStreamDestroy", 4000) Post (hStream: End<Stream>);
+    /// Waits for a stream's work.
+    43 cuStreamSynchronize ("cuStreamSynchronize", 2000) Sync (hStream: Use<Stream>);
+    /// Tells whether a stream's work has ended.
+    44 cuStreamQuery ("cuStreamQuery", 2000) Wait (hStream: Use<Stream>);
+    /// Makes a stream wait for an event.
+    45 cuStreamWaitEvent ("cuStreamWaitEvent", 3020) Post (hStream: Use<Stream>, hEvent: Use<Event>, Flags: Val<u32>);
+    /// A stream's priority.
+    46 cuStreamGetPriority ("cuStreamGetPriority", 5050) Wait (hStream: Use<Stream>, priority: Out<i32>);
+    /// A stream's flags.
+    47 cuStreamGetFlags ("cuStreamGetFlags", 5050) Wait (hStream: Use<Stream>, flags: Out<u32>);
+    /// Whether a stream is being captured.
+    48 cuStreamIsCapturing ("cuStreamIsCapturing", 10000) Wait (hStream: Use<Stream>, captureStatus: Out<i32>);
+
+    /// Creates an event.
+    60 cuEventCreate ("cuEventCreate", 2000) Post (phEvent: New<Event>, Flags: Val<u32>);
+    /// Records an event in a stream.
+    61 cuEventRecord ("cuEventRecord", 2000) Post (hEvent: Use<Event>, hStream: Use<Stream>);
+    /// Records an event in a stream, with flags.
+    62 cuEventRecordWithFlags ("cuEventRecordWithFlags", 11010) Post (hEvent: Use<Event>, hStream: Use<Stream>, flags: Val<u32>);
+    /// Tells whether an event has happened.
+    63 cuEventQuery ("cuEventQuery", 2000) Wait (hEvent: Use<Event>);
+    /// Waits for an event.
+    64 cuEventSynchronize ("cuEventSynchronize", 2000) Sync (hEvent: Use<Event>);
+    /// Destroys an event.
+    65 cuEventDestroy_v2 ("cuEventDestroy", 4000) Post (hEvent: End<Event>);
+    /// Milliseconds between two events.
+    66 cuEventElapsedTime ("cuEventElapsedTime", 2000) Wait (pMilliseconds: Out<f32>, hStart: Use<Event>, hEnd: Use<Event>);
+    /// Milliseconds between two events.
+    67 cuEventElapsedTime_v2 ("cuEventElapsedTime", 12080) Wait (pMilliseconds: Out<f32>, hStart: Use<Event>, hEnd: Use<Event>);
+
+    /// One attribute of a function.
+    80 cuFuncGetAttribute ("cuFuncGetAttribute", 2020) Wait (pi: Out<i32>, attrib: Val<i32>, hfunc: Use<Function>);
+    /// Sets an attribute of a function.
+    81 cuFuncSetAttribute ("cuFuncSetAttribute", 9000) Wait (hfunc: Use<Function>, attrib: Val<i32>, value: Val<i32>);
+    /// Sets a function's preference between cache and shared memory.
+    82 cuFuncSetCacheConfig ("cuFuncSetCacheConfig", 3000) Wait (hfunc: Use<Function>, config: Val<i32>);
+    /// Blocks of a function that fit on a multiprocessor.
+    83 cuOccupancyMaxActiveBlocksPerMultiprocessor ("cuOccupancyMaxActiveBlocksPerMultiprocessor", 6050) Wait (numBlocks: Out<i32>, func: Use<Function>, blockSize: Val<i32>, dynamicSMemSize: Val<usize>);
+    /// Blocks of a function that fit on a multiprocessor, with flags.
+    84 cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags ("cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags", 7000) Wait (numBlocks: Out<i32>, func: Use<Function>, blockSize: Val<i32>, dynamicSMemSize: Val<usize>, flags: Val<u32>);
+}
+wire {
+    /// A device's name.
+    128 DeviceName Once { device: i32 } -> { name: Bytes };
+    /// Takes the device's primary context and names it.
+    129 PrimaryRetain Wait { context: Id<Context>, device: i32 } -> {};
+    /// Gives the primary context back.
+    130 PrimaryRelease Wait { device: i32 } -> {};
+    /// Destroys all that the primary context holds.
+    131 PrimaryReset Wait { device: i32 } -> {};
+    /// Flags of the primary context and whether it is active.
+    132 PrimaryState Wait { device: i32 } -> { flags: u32, active: i32 };
+    /// Sets the flags of the primary context.
+    133 PrimarySetFlags Wait { device: i32, flags: u32 } -> {};
+    /// Creates a context.
+    134 ContextCreate Wait { context: Id<Context>, flags: u32, device: i32 } -> {};
+    /// Destroys a context and all that it holds.
+    135 ContextDestroy Wait { context: Id<Context> } -> {};
+
+    /// Appends to the image of a module that is about to be loaded.
+    140 ImageData Post { image: u32, data: Payload } -> {};
+    /// Loads the image collected under this number; `log` is the compiler's, where it has one.
+    141 ModuleLoad Wait { image: u32, module: Id<Module> } -> { log: Bytes };
+    /// Unloads a module and forgets its functions.
+    142 ModuleUnload Wait { module: Id<Module> } -> {};
+    /// Finds a kernel; `params` lists each parameter's offset and size in bytes (two u32 each).
+    143 ModuleGetFunction Wait { module: Id<Module>, function: Id<Function>, name: Bytes } -> { params: Bytes };
+    /// Finds a module's variable.
+    144 ModuleGetGlobal Wait { module: Id<Module>, name: Bytes } -> { address: u64, bytes: u64 };
+
+    /// Allocates device memory.
+    150 MemAlloc Wait { bytes: u64 } -> { address: u64 };
+    /// Frees device memory.
+    151 MemFree Post { address: u64 } -> {};
+    /// Allocates device memory in stream order.
+    152 MemAllocAsync Wait { bytes: u64, stream: Id<Stream> } -> { address: u64 };
+    /// Frees device memory in stream order.
+    153 MemFreeAsync Post { address: u64, stream: Id<Stream> } -> {};
+    /// Copies from the guest to the device. `stream` counts where `ordered` is not 0.
+    154 CopyIn Post { address: u64, ordered: u8, stream: Id<Stream>, data: Payload } -> {};
+    /// Copies from the device to the guest: into `into`, or into the answer where that is empty.
+    155 CopyOut Sync { address: u64, bytes: u64, ordered: u8, stream: Id<Stream>, into: Range } -> { data: Bytes };
+    /// Copies from the device into a region without waiting: the guest synchronises with the stream.
+    156 CopyOutAsync Post { address: u64, stream: Id<Stream>, into: Range } -> {};
+    /// Registers a region with the driver, so that copies from and to it are direct.
+    157 RegionPin Wait { region: u32 } -> { device: u64 };
+    /// Undoes `RegionPin`, once nothing uses the region any more.
+    158 RegionUnpin Sync { region: u32 } -> {};
+
+    /// Launches a kernel. `params` is the parameter buffer as the function's layout has it.
+    170 Launch Post { function: Id<Function>, stream: Id<Stream>, grid: [u32; 3], block: [u32; 3], shared: u32, cooperative: u8, params: Bytes } -> {};
+}
+guest {
+    /// Connects to the backend.
+    cuInit ("cuInit", 2000) (Flags: u32) [];
+    /// The handle of a device: its ordinal.
+    cuDeviceGet ("cuDeviceGet", 2000) (device: *mut i32, ordinal: i32) [cuDeviceGetCount];
+    /// A device's name.
+    cuDeviceGetName ("cuDeviceGetName", 2000) (name: *mut c_char, len: i32, dev: i32) [DeviceName];
+    /// Takes a device's primary context.
+    cuDevicePrimaryCtxRetain ("cuDevicePrimaryCtxRetain", 7000) (pctx: *mut Handle, dev: i32) [PrimaryRetain];
+    /// Gives a device's primary context back.
+    cuDevicePrimaryCtxRelease_v2 ("cuDevicePrimaryCtxRelease", 11000) (dev: i32) [PrimaryRelease];
+    /// Destroys all that a primary context holds.
+    cuDevicePrimaryCtxReset_v2 ("cuDevicePrimaryCtxReset", 11000) (dev: i32) [PrimaryReset];
+    /// Flags of a primary context and whether it is active.
+    cuDevicePrimaryCtxGetState ("cuDevicePrimaryCtxGetState", 7000) (dev: i32, flags: *mut u32, active: *mut i32) [PrimaryState];
+    /// Sets the flags of a primary context.
+    cuDevicePrimaryCtxSetFlags_v2 ("cuDevicePrimaryCtxSetFlags", 11000) (dev: i32, flags: u32) [PrimarySetFlags];
+
+    /// Creates a context and makes it current.
+    cuCtxCreate_v2 ("cuCtxCreate", 3020) (pctx: *mut Handle, flags: u32, dev: i32) [ContextCreate];
+    /// Creates a context and makes it current; execution affinity is not offered.
+    cuCtxCreate_v3 ("cuCtxCreate", 11040) (pctx: *mut Handle, paramsArray: *mut c_void, numParams: i32, flags: u32, dev: i32) [ContextCreate];
+    /// Creates a context and makes it current; creation parameters are not offered.
+    cuCtxCreate_v4 ("cuCtxCreate", 12050) (pctx: *mut Handle, ctxCreateParams: *mut c_void, flags: u32, dev: i32) [ContextCreate];
+    /// Destroys a context.
+    cuCtxDestroy_v2 ("cuCtxDestroy", 4000) (ctx: Handle) [ContextDestroy];
+    /// The calling thread's context.
+    cuCtxGetCurrent ("cuCtxGetCurrent", 4000) (pctx: *mut Handle) [];
+    /// Sets the calling thread's context.
+    cuCtxSetCurrent ("cuCtxSetCurrent", 4000) (ctx: Handle) [];
+    /// Pushes a context on the calling thread's stack.
+    cuCtxPushCurrent_v2 ("cuCtxPushCurrent", 4000) (ctx: Handle) [];
+    /// Pops the calling thread's context.
+    cuCtxPopCurrent_v2 ("cuCtxPopCurrent", 4000) (pctx: *mut Handle) [];
+    /// The device of the calling thread's context.
+    cuCtxGetDevice ("cuCtxGetDevice", 2000) (device: *mut i32) [];
+    /// The flags of the calling thread's context.
+    cuCtxGetFlags ("cuCtxGetFlags", 7000) (flags: *mut u32) [];
+    /// The API version of a context.
+    cuCtxGetApiVersion ("cuCtxGetApiVersion", 3020) (ctx: Handle, version: *mut u32) [];
+
+    /// Loads a module from PTX, a fat binary or a cubin in memory.
+    cuModuleLoadData ("cuModuleLoadData", 2000) (module: *mut Handle, image: *const c_void) [ImageData, ModuleLoad];
+    /// Loads a module, with compiler options and logs.
+    cuModuleLoadDataEx ("cuModuleLoadDataEx", 2010) (module: *mut Handle, image: *const c_void, numOptions: u32, options: *mut i32, optionValues: *mut *mut c_void) [ImageData, ModuleLoad];
+    /// Loads a module from a file of the guest.
+    cuModuleLoad ("cuModuleLoad", 2000) (module: *mut Handle, fname: *const c_char) [ImageData, ModuleLoad];
+    /// Loads a module from a fat binary in memory.
+    cuModuleLoadFatBinary ("cuModuleLoadFatBinary", 2000) (module: *mut Handle, fatCubin: *const c_void) [ImageData, ModuleLoad];
+    /// Unloads a module.
+    cuModuleUnload ("cuModuleUnload", 2000) (hmod: Handle) [ModuleUnload];
+    /// Finds a kernel in a module.
+    cuModuleGetFunction ("cuModuleGetFunction", 2000) (hfunc: *mut Handle, hmod: Handle, name: *const c_char) [ModuleGetFunction];
+    /// Finds a variable in a module.
+    cuModuleGetGlobal_v2 ("cuModuleGetGlobal", 3020) (dptr: *mut u64, bytes: *mut usize, hmod: Handle, name: *const c_char) [ModuleGetGlobal];
+    /// Offset and size of a kernel's parameter.
+    cuFuncGetParamInfo ("cuFuncGetParamInfo", 12040) (func: Handle, paramIndex: usize, paramOffset: *mut usize, paramSize: *mut usize) [];
+    /// The module of a function.
+    cuFuncGetModule ("cuFuncGetModule", 11000) (hmod: *mut Handle, hfunc: Handle) [];
+
+    /// Allocates device memory.
+    cuMemAlloc_v2 ("cuMemAlloc", 3020) (dptr: *mut u64, bytesize: usize) [MemAlloc];
+    /// Frees device memory.
+    cuMemFree_v2 ("cuMemFree", 3020) (dptr: u64) [MemFree];
+    /// Allocates device memory in stream order.
+    cuMemAllocAsync ("cuMemAllocAsync", 11020) (dptr: *mut u64, bytesize: usize, hStream: Handle) [MemAllocAsync];
+    /// Frees device memory in stream order.
+    cuMemFreeAsync ("cuMemFreeAsync", 11020) (dptr: u64, hStream: Handle) [MemFreeAsync];
+    /// The allocation that an address lies in.
+    cuMemGetAddressRange_v2 ("cuMemGetAddressRange", 3020) (pbase: *mut u64, psize: *mut usize, dptr: u64) [];
+    /// What is known of a pointer.
+    cuPointerGetAttribute ("cuPointerGetAttribute", 4000) (data: *mut c_void, attribute: i32, ptr: u64) [];
+    /// Allocates host memory that copies go from and to directly.
+    cuMemHostAlloc ("cuMemHostAlloc", 2020) (pp: *mut *mut c_void, bytesize: usize, Flags: u32) [RegionPin];
+    /// Allocates host memory that copies go from and to directly.
+    cuMemAllocHost_v2 ("cuMemAllocHost", 3020) (pp: *mut *mut c_void, bytesize: usize) [RegionPin];
+    /// Frees such host memory.
+    cuMemFreeHost ("cuMemFreeHost", 2000) (p: *mut c_void) [RegionUnpin];
+    /// The device address of such host memory.
+    cuMemHostGetDevicePointer_v2 ("cuMemHostGetDevicePointer", 3020) (pdptr: *mut u64, p: *mut c_void, Flags: u32) [];
+    /// The flags such host memory was allocated with.
+    cuMemHostGetFlags ("cuMemHostGetFlags", 2030) (pFlags: *mut u32, p: *mut c_void) [];
+    /// Copies from host to device memory.
+    cuMemcpyHtoD_v2 ("cuMemcpyHtoD", 3020) (dstDevice: u64, srcHost: *const c_void, ByteCount: usize) [CopyIn];
+    /// Copies from device to host memory.
+    cuMemcpyDtoH_v2 ("cuMemcpyDtoH", 3020) (dstHost: *mut c_void, srcDevice: u64, ByteCount: usize) [CopyOut];
+    /// Copies from host to device memory, in a stream.
+    cuMemcpyHtoDAsync_v2 ("cuMemcpyHtoDAsync", 3020) (dstDevice: u64, srcHost: *const c_void, ByteCount: usize, hStream: Handle) [CopyIn];
+    /// Copies from device to host memory, in a stream.
+    cuMemcpyDtoHAsync_v2 ("cuMemcpyDtoHAsync", 3020) (dstHost: *mut c_void, srcDevice: u64, ByteCount: usize, hStream: Handle) [CopyOut, CopyOutAsync];
+    /// Copies between any two places, told by their addresses.
+    cuMemcpy ("cuMemcpy", 4000) (dst: u64, src: u64, ByteCount: usize) [CopyIn, CopyOut, cuMemcpyDtoD_v2];
+    /// Copies between any two places, told by their addresses, in a stream.
+    cuMemcpyAsync ("cuMemcpyAsync", 4000) (dst: u64, src: u64, ByteCount: usize, hStream: Handle) [CopyIn, CopyOut, CopyOutAsync, cuMemcpyDtoDAsync_v2];
+
+    /// The context of a stream.
+    cuStreamGetCtx ("cuStreamGetCtx", 9020) (hStream: Handle, pctx: *mut Handle) [];
+    /// Launches a kernel.
+    cuLaunchKernel ("cuLaunchKernel", 4000) (f: Handle, gridDimX: u32, gridDimY: u32, gridDimZ: u32, blockDimX: u32, blockDimY: u32, blockDimZ: u32, sharedMemBytes: u32, hStream: Handle, kernelParams: *mut *mut c_void, extra: *mut *mut c_void) [Launch];
+    /// Launches a kernel whose blocks may synchronise with each other.
+    cuLaunchCooperativeKernel ("cuLaunchCooperativeKernel", 9000) (f: Handle, gridDimX: u32, gridDimY: u32, gridDimZ: u32, blockDimX: u32, blockDimY: u32, blockDimZ: u32, sharedMemBytes: u32, hStream: Handle, kernelParams: *mut *mut c_void) [Launch];
+    /// Launches a kernel described by a structure.
+    cuLaunchKernelEx ("cuLaunchKernelEx", 11060) (config: *const c_void, f: Handle, kernelParams: *mut *mut c_void, extra: *mut *mut c_void) [Launch];
+
+    /// The name of a result.
+    cuGetErrorName ("cuGetErrorName", 6000) (error: u32, pStr: *mut *const c_char) [];
+    /// What a result means.
+    cuGetErrorString ("cuGetErrorString", 6000) (error: u32, pStr: *mut *const c_char) [];
+    /// The address of a function, by name and version.
+    cuGetProcAddress ("cuGetProcAddress", 11030) (symbol: *const c_char, pfn: *mut *mut c_void, cudaVersion: i32, flags: u64) [];
+    /// The address of a function, by name and version, and why there is none.
+    cuGetProcAddress_v2 ("cuGetProcAddress", 12000) (symbol: *const c_char, pfn: *mut *mut c_void, cudaVersion: i32, flags: u64, symbolStatus: *mut i32) [];
+    /// NVIDIA's private tables, which this project does not offer: CUDA_ERROR_NOT_FOUND.
+    cuGetExportTable ("cuGetExportTable", 3000) (ppExportTable: *mut *const c_void, pExportTableId: *const Uuid) [];
+}
+    } };
+}
+
+macro_rules! tables {
+    (
+        auto { $($(#[doc = $adoc:literal])+ $anum:literal $aname:ident ($abase:literal, $asince:literal) $amode:ident ($($p:tt)*);)* }
+        wire { $($(#[doc = $wdoc:literal])+ $wnum:literal $wname:ident $wmode:ident {$($req:tt)*} -> {$($rep:tt)*};)* }
+        guest { $($(#[doc = $gdoc:literal])+ $gname:ident ($gbase:literal, $gsince:literal) ($($gp:tt)*) [$($via:ident),*];)* }
+    ) => {
+        impl CallInfo {
+            /// Every function and message, in the order of the declaration.
+            pub const ALL: &'static [CallInfo] = &[
+                $(CallInfo { name: stringify!($aname), number: $anum, mode: Mode::$amode, via: &[], doc: concat!($($adoc),+) },)*
+                $(CallInfo { name: stringify!($wname), number: $wnum, mode: Mode::$wmode, via: &[], doc: concat!($($wdoc),+) },)*
+                $(CallInfo { name: stringify!($gname), number: 0, mode: Mode::Guest, via: &[$(stringify!($via)),*], doc: concat!($($gdoc),+) },)*
+            ];
+        }
+        impl Names {
+            /// Every exported function.
+            pub const ALL: &'static [Names] = &[
+                $(Names { symbol: stringify!($aname), base: $abase, since: $asince },)*
+                $(Names { symbol: stringify!($gname), base: $gbase, since: $gsince },)*
+            ];
+        }
+        /// Numbers of the calls that travel.
+        #[derive(Copy, Clone, Debug, Eq, PartialEq, Hash)]
+        #[allow(non_camel_case_types)]
+        #[repr(u16)]
+        pub enum Wire {
+            $(#[doc = concat!($($adoc),+)] $aname = $anum,)*
+            $(#[doc = concat!($($wdoc),+)] $wname = $wnum,)*
+        }
+        impl TryFrom<u16> for Wire {
+            type Error = u16;
+            /// Refuses a number that no call has.
+            fn try_from(number: u16) -> Result<Self, u16> {
+                match number {
+                    $($anum => Ok(Wire::$aname),)*
+                    $($wnum => Ok(Wire::$wname),)*
+                    other => Err(other),
+                }
+            }
+        }
+    };
+}
+with_calls!(tables);
+
+impl Wire {
+    /// When this call's result is known.
+    pub fn mode(self) -> Mode {
+        CallInfo::ALL
+            .iter()
+            .find(|call| call.number == self as u16)
+            .map_or(Mode::Wait, |call| call.mode)
+    }
+}
+
+/// The symbol that `cuGetProcAddress` gives for a base name at a version: of all that bear the name,
+/// the newest that is not newer than the version asked for.
+pub fn proc_address(base: &str, version: i32) -> Option<&'static str> {
+    Names::ALL
+        .iter()
+        .filter(|n| n.base == base && n.since <= version)
+        .max_by_key(|n| n.since)
+        .map(|n| n.symbol)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_and_numbers_are_unique() {
+        let mut names = HashSet::new();
+        let mut numbers = HashSet::new();
+        for call in CallInfo::ALL {
+            assert!(names.insert(call.name), "{} is declared twice", call.name);
+            if call.number != 0 {
+                assert!(numbers.insert(call.number), "{} is used twice", call.number);
+            }
+            assert_eq!(call.number == 0, call.mode == Mode::Guest, "{}", call.name);
+            for via in call.via {
+                assert!(
+                    CallInfo::ALL
+                        .iter()
+                        .any(|c| c.name == *via && c.number != 0),
+                    "{} names {via}, which does not travel",
+                    call.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn proc_address_follows_versions() {
+        assert_eq!(proc_address("cuMemAlloc", 12000), Some("cuMemAlloc_v2"));
+        assert_eq!(proc_address("cuMemAlloc", 2000), None);
+        assert_eq!(
+            proc_address("cuGetProcAddress", 11080),
+            Some("cuGetProcAddress")
+        );
+        assert_eq!(
+            proc_address("cuGetProcAddress", 12000),
+            Some("cuGetProcAddress_v2")
+        );
+        assert_eq!(proc_address("cuCtxCreate", 12040), Some("cuCtxCreate_v3"));
+        assert_eq!(
+            proc_address("cuEventElapsedTime", 12080),
+            Some("cuEventElapsedTime_v2")
+        );
+        assert_eq!(proc_address("cuNothing", 12080), None);
+    }
+
+    #[test]
+    fn wire_numbers_round_trip() {
+        for number in 0..=u16::MAX {
+            if let Ok(call) = Wire::try_from(number) {
+                assert_eq!(call as u16, number);
+                assert_ne!(call.mode(), Mode::Guest);
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! How a crate becomes a `libcuda.so.1`: the exported functions, generated from the declaration.
+//!
+//! Each export hands its arguments to a function of the same name in the crate's `api` module and
+//! never lets a panic cross into C. Must never hold logic of any one function.
+
+use crate::CuResult;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Runs an exported function's body; a panic inside becomes `CUDA_ERROR_UNKNOWN`.
+pub fn guard(body: impl FnOnce() -> CuResult) -> CuResult {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or(CuResult::UNKNOWN)
+}
+
+/// Exports every declared function from this crate.
+///
+/// Use it as `cuda_abi::with_calls!(cuda_abi::export_calls)` beside a module `api` which has, for each
+/// `auto` and `guest` function, an `unsafe fn NAME(args…) -> CuResult` of the C signature. It also
+/// defines `fn export_address(symbol: &str) -> Option<*mut c_void>`.
+#[macro_export]
+macro_rules! export_calls {
+    (
+        auto { $($(#[$adoc:meta])+ $anum:literal $aname:ident ($abase:literal, $asince:literal) $amode:ident ($($ap:ident: $at:ty),*);)* }
+        wire { $($wire:tt)* }
+        guest { $($(#[$gdoc:meta])+ $gname:ident ($gbase:literal, $gsince:literal) ($($gp:ident: $gt:ty),*) [$($via:ident),*];)* }
+    ) => {
+        #[allow(non_snake_case, unused_imports, clippy::missing_safety_doc)]
+        mod exports {
+            use super::api;
+            use std::ffi::{c_char, c_void};
+            use $crate::{C, Context, CuResult, End, Event, Function, Handle, Module, New, Out, Stream, Use, Uuid, Val};
+            $(
+                $(#[$adoc])+
+                #[unsafe(no_mangle)]
+                pub unsafe extern "C" fn $aname($($ap: C<$at>),*) -> CuResult {
+                    // SAFETY: the caller of this C function vouches for its pointers, as CUDA's contract asks.
+                    $crate::guard(|| unsafe { api::$aname($($ap),*) })
+                }
+            )*
+            $(
+                $(#[$gdoc])+
+                #[unsafe(no_mangle)]
+                pub unsafe extern "C" fn $gname($($gp: $gt),*) -> CuResult {
+                    // SAFETY: the caller of this C function vouches for its pointers, as CUDA's contract asks.
+                    $crate::guard(|| unsafe { api::$gname($($gp),*) })
+                }
+            )*
+        }
+
+        /// The address of an exported function, by its symbol.
+        fn export_address(symbol: &str) -> Option<*mut ::std::ffi::c_void> {
+            match symbol {
+                $(stringify!($aname) => Some(exports::$aname as *mut ::std::ffi::c_void),)*
+                $(stringify!($gname) => Some(exports::$gname as *mut ::std::ffi::c_void),)*
+                _ => None,
+            }
+        }
+    };
+}
