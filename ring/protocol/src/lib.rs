@@ -1,1 +1,20 @@
-//! What the two ends of xen-vgpu say to each other: XenStore keys and states, the control ring, the CUDA call table.
+//! What the two ends of xen-vgpu say to each other.
+//!
+//! [`codec`] is the one way values become bytes; [`calls`] the CUDA calls, expanded from
+//! `cuda_abi::with_calls!`; [`control`] what frontd and backd say over the control ring; [`guest`] what
+//! a program's libcuda and frontd say over a Unix socket; [`backend`] what backd and a worker say;
+//! [`grants`] the page that lists grant references; [`keys`] and [`xenbus`] the XenStore nodes and the
+//! state machines of both ends. docs/protocol.md says the same for other implementations.
+
+pub mod backend;
+pub mod calls;
+pub mod codec;
+pub mod control;
+pub mod grants;
+pub mod guest;
+pub mod keys;
+pub mod packet;
+pub mod xenbus;
+
+/// The version of everything here. Both ends publish what they speak and refuse what they do not.
+pub const PROTOCOL_VERSION: u32 = 1;
