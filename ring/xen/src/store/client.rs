@@ -65,21 +65,35 @@ impl Store {
                 Err(e) => last = e,
             }
         }
-        let tried = tried.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ");
-        Err(StoreError::Connect { tried, source: last })
+        let tried = tried
+            .iter()
+            .map(|p| p.display().to_string())
+            .collect::<Vec<_>>()
+            .join(", ");
+        Err(StoreError::Connect {
+            tried,
+            source: last,
+        })
     }
 
     /// Connects to XenStore at this socket (or device).
     pub fn connect(path: &Path) -> Result<Store> {
-        let link = open_link(path).map_err(|source| StoreError::Connect { tried: path.display().to_string(), source })?;
+        let link = open_link(path).map_err(|source| StoreError::Connect {
+            tried: path.display().to_string(),
+            source,
+        })?;
         Store::new(link)
     }
 
     fn new(link: Link) -> Result<Store> {
         let io = |what| move |source| StoreError::Io { what, source };
-        let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(|e| io("creating an eventfd")(e.into()))?;
+        let stop =
+            eventfd(0, EventfdFlags::CLOEXEC).map_err(|e| io("creating an eventfd")(e.into()))?;
         let reader = Reader {
-            file: link.file.try_clone().map_err(io("duplicating the connection's descriptor"))?,
+            file: link
+                .file
+                .try_clone()
+                .map_err(io("duplicating the connection's descriptor"))?,
             stop: stop.try_clone().map_err(io("duplicating an eventfd"))?,
             routes: Arc::new(Routes::default()),
         };
@@ -88,16 +102,33 @@ impl Store {
             .name("xenstore".into())
             .spawn(move || reader.run())
             .map_err(io("starting the reading thread"))?;
-        let connection = Connection { link: Mutex::new(link), stop, routes };
-        Ok(Store { nodes: Nodes { connection: Arc::new(connection), tx_id: 0 } })
+        let connection = Connection {
+            link: Mutex::new(link),
+            stop,
+            routes,
+        };
+        Ok(Store {
+            nodes: Nodes {
+                connection: Arc::new(connection),
+                tx_id: 0,
+            },
+        })
     }
 
     /// Watches a node and everything below it, or `@introduceDomain` / `@releaseDomain`. It fires once at once.
     pub fn watch(&self, path: &str) -> Result<Watch> {
         let connection = Arc::clone(&self.nodes.connection);
         let (token, queue) = connection.routes.add_watch(path)?;
-        match self.nodes.request(Op::Watch, path, &payload(&[path, &token])?) {
-            Ok(_) => Ok(Watch { connection, path: path.to_string(), token, queue }),
+        match self
+            .nodes
+            .request(Op::Watch, path, &payload(&[path, &token])?)
+        {
+            Ok(_) => Ok(Watch {
+                connection,
+                path: path.to_string(),
+                token,
+                queue,
+            }),
             Err(e) => {
                 connection.routes.remove_watch(&token);
                 Err(e)
@@ -123,7 +154,9 @@ impl Store {
                 Err(e) => return Err(e),
             }
         }
-        Err(StoreError::Conflict { attempts: TRANSACTION_ATTEMPTS })
+        Err(StoreError::Conflict {
+            attempts: TRANSACTION_ATTEMPTS,
+        })
     }
 
     /// Tells xenstored that a domain exists and where its ring is (dom0 only): guest frame number and the
@@ -131,19 +164,25 @@ impl Store {
     pub fn introduce(&self, domid: DomId, mfn: u64, evtchn: u32) -> Result<()> {
         let domid = domid.0.to_string();
         let payload = payload(&[&domid, &mfn.to_string(), &evtchn.to_string()])?;
-        self.nodes.request(Op::Introduce, &domid, &payload).map(drop)
+        self.nodes
+            .request(Op::Introduce, &domid, &payload)
+            .map(drop)
     }
 
     /// Tells xenstored that a domain is gone (dom0 only).
     pub fn release(&self, domid: DomId) -> Result<()> {
         let domid = domid.0.to_string();
-        self.nodes.request(Op::Release, &domid, &payload(&[&domid])?).map(drop)
+        self.nodes
+            .request(Op::Release, &domid, &payload(&[&domid])?)
+            .map(drop)
     }
 
     /// Whether xenstored knows the domain (dom0 only).
     pub fn is_introduced(&self, domid: DomId) -> Result<bool> {
         let domid = domid.0.to_string();
-        let answer = self.nodes.request(Op::IsDomainIntroduced, &domid, &payload(&[&domid])?)?;
+        let answer = self
+            .nodes
+            .request(Op::IsDomainIntroduced, &domid, &payload(&[&domid])?)?;
         match answer.as_slice() {
             b"T\0" => Ok(true),
             b"F\0" => Ok(false),
@@ -154,7 +193,9 @@ impl Store {
     /// The domain's folder, `/local/domain/N`.
     pub fn domain_path(&self, domid: DomId) -> Result<String> {
         let domid = domid.0.to_string();
-        let answer = self.nodes.request(Op::GetDomainPath, &domid, &payload(&[&domid])?)?;
+        let answer = self
+            .nodes
+            .request(Op::GetDomainPath, &domid, &payload(&[&domid])?)?;
         let text = answer.strip_suffix(&[0]).unwrap_or(&answer);
         String::from_utf8(text.to_vec()).map_err(|_| bad_answer(Op::GetDomainPath, &domid, &answer))
     }
@@ -177,7 +218,9 @@ pub struct Nodes {
 
 impl fmt::Debug for Nodes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Nodes").field("tx_id", &self.tx_id).finish_non_exhaustive()
+        f.debug_struct("Nodes")
+            .field("tx_id", &self.tx_id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -188,7 +231,9 @@ impl Nodes {
             None => Ok(None),
             Some(bytes) => match String::from_utf8(bytes) {
                 Ok(text) => Ok(Some(text)),
-                Err(_) => Err(StoreError::NotUtf8 { path: path.to_string() }),
+                Err(_) => Err(StoreError::NotUtf8 {
+                    path: path.to_string(),
+                }),
             },
         }
     }
@@ -219,7 +264,9 @@ impl Nodes {
     pub fn directory(&self, path: &str) -> Result<Option<Vec<String>>> {
         match self.request(Op::Directory, path, &payload(&[path])?) {
             Err(e) if e.errno() == Some(Errno::TOOBIG) => self.directory_in_parts(path),
-            answer => found(answer)?.map(|list| names(Op::Directory, path, &list)).transpose(),
+            answer => found(answer)?
+                .map(|list| names(Op::Directory, path, &list))
+                .transpose(),
         }
     }
 
@@ -231,10 +278,15 @@ impl Nodes {
         let mut restarts = 0;
         loop {
             let payload = payload(&[path, &list.len().to_string()])?;
-            let Some(part) = found(self.request(Op::DirectoryPart, path, &payload))? else { return Ok(None) };
+            let Some(part) = found(self.request(Op::DirectoryPart, path, &payload))? else {
+                return Ok(None);
+            };
             let bad = || bad_answer(Op::DirectoryPart, path, &part);
             let split = part.iter().position(|b| *b == 0).ok_or_else(bad)?;
-            let (now, piece) = (part.get(..split).ok_or_else(bad)?, part.get(split + 1..).ok_or_else(bad)?);
+            let (now, piece) = (
+                part.get(..split).ok_or_else(bad)?,
+                part.get(split + 1..).ok_or_else(bad)?,
+            );
             if list.is_empty() {
                 generation = now.to_vec();
             } else if generation != now {
@@ -247,7 +299,11 @@ impl Nodes {
             }
             // The last piece ends in an empty name: two NULs, or nothing but one.
             let last = piece == [0] || piece.ends_with(&[0, 0]);
-            let piece = if last { piece.get(..piece.len() - 1).ok_or_else(bad)? } else { piece };
+            let piece = if last {
+                piece.get(..piece.len() - 1).ok_or_else(bad)?
+            } else {
+                piece
+            };
             if piece.is_empty() && !last {
                 return Err(bad());
             }
@@ -260,9 +316,15 @@ impl Nodes {
 
     /// The node's permissions, owner first; `None` where there is no node.
     pub fn permissions(&self, path: &str) -> Result<Option<Vec<Permission>>> {
-        let Some(list) = found(self.request(Op::GetPerms, path, &payload(&[path])?))? else { return Ok(None) };
+        let Some(list) = found(self.request(Op::GetPerms, path, &payload(&[path])?))? else {
+            return Ok(None);
+        };
         let bad = || bad_answer(Op::GetPerms, path, &list);
-        names(Op::GetPerms, path, &list)?.iter().map(|p| p.parse().map_err(|_| bad())).collect::<Result<_>>().map(Some)
+        names(Op::GetPerms, path, &list)?
+            .iter()
+            .map(|p| p.parse().map_err(|_| bad()))
+            .collect::<Result<_>>()
+            .map(Some)
     }
 
     /// Replaces the node's permissions. The first entry is the owner (whom only dom0 may change) and what every
@@ -301,11 +363,16 @@ impl Deref for Transaction {
 impl Transaction {
     fn start(store: &Store) -> Result<Transaction> {
         let answer = store.nodes.request(Op::TransactionStart, "", &[0])?;
-        let id = std::str::from_utf8(answer.strip_suffix(&[0]).unwrap_or(&answer)).ok().and_then(|t| t.parse().ok());
+        let id = std::str::from_utf8(answer.strip_suffix(&[0]).unwrap_or(&answer))
+            .ok()
+            .and_then(|t| t.parse().ok());
         match id {
             Some(tx_id) if tx_id != 0 => {
                 let connection = Arc::clone(&store.nodes.connection);
-                Ok(Transaction { nodes: Nodes { connection, tx_id }, ended: false })
+                Ok(Transaction {
+                    nodes: Nodes { connection, tx_id },
+                    ended: false,
+                })
             }
             _ => Err(bad_answer(Op::TransactionStart, "", &answer)),
         }
@@ -313,7 +380,9 @@ impl Transaction {
 
     fn end(mut self, commit: bool) -> Result<()> {
         self.ended = true;
-        self.nodes.request(Op::TransactionEnd, "", if commit { b"T\0" } else { b"F\0" }).map(drop)
+        self.nodes
+            .request(Op::TransactionEnd, "", if commit { b"T\0" } else { b"F\0" })
+            .map(drop)
     }
 }
 
@@ -367,7 +436,9 @@ impl Drop for Watch {
     fn drop(&mut self) {
         if let Ok(payload) = payload(&[&self.path, &self.token]) {
             // Nothing to do about a failure: the server drops it with the connection at the latest.
-            let _ = self.connection.request(Op::Unwatch, &self.path, 0, &payload);
+            let _ = self
+                .connection
+                .request(Op::Unwatch, &self.path, 0, &payload);
         }
         self.connection.routes.remove_watch(&self.token);
     }
@@ -442,13 +513,19 @@ impl WatchQueue {
                 return Err(StoreError::Closed(why.clone()));
             }
             state = match deadline {
-                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None => self
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner),
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         return Ok(None);
                     }
-                    self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                    self.changed
+                        .wait_timeout(state, left)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
                 }
             };
         }
@@ -477,10 +554,18 @@ fn open_link(path: &Path) -> std::io::Result<Link> {
     let kind = std::fs::metadata(path)?.file_type();
     if kind.is_socket() {
         let socket = UnixStream::connect(path)?;
-        Ok(Link { kind: LinkKind::Socket, file: File::from(OwnedFd::from(socket)), last_id: 0 })
+        Ok(Link {
+            kind: LinkKind::Socket,
+            file: File::from(OwnedFd::from(socket)),
+            last_id: 0,
+        })
     } else {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        Ok(Link { kind: LinkKind::Device, file, last_id: 0 })
+        Ok(Link {
+            kind: LinkKind::Device,
+            file,
+            last_id: 0,
+        })
     }
 }
 
@@ -502,7 +587,12 @@ impl Connection {
     fn request(&self, op: Op, path: &str, tx_id: u32, payload: &[u8]) -> Result<Vec<u8>> {
         if payload.len() > CLIENT_PAYLOAD_MAX {
             let (path, len) = (path.to_string(), payload.len());
-            return Err(StoreError::TooLong { op, path, len, max: CLIENT_PAYLOAD_MAX });
+            return Err(StoreError::TooLong {
+                op,
+                path,
+                len,
+                max: CLIENT_PAYLOAD_MAX,
+            });
         }
         let mut link = lock(&self.link);
         link.last_id = link.last_id.wrapping_add(1).max(1);
@@ -513,7 +603,11 @@ impl Connection {
             match (link.kind, Errno::from_io_error(&e)) {
                 (LinkKind::Device, Some(errno)) => {
                     self.routes.forget_answer();
-                    return Err(StoreError::Refused { op, path: path.to_string(), errno });
+                    return Err(StoreError::Refused {
+                        op,
+                        path: path.to_string(),
+                        errno,
+                    });
                 }
                 _ => {
                     self.routes.end(&format!("sending failed: {e}"));
@@ -527,15 +621,24 @@ impl Connection {
         // The kernel's own answers on /dev/xen/xenbus carry id 0.
         let ours = answer.header.req_id == req_id || answer.header.req_id == 0;
         match kind {
-            Some(Op::Error) if ours => {
-                Err(StoreError::Refused { op, path: path.to_string(), errno: wire::error_from_name(&answer.payload) })
-            }
+            Some(Op::Error) if ours => Err(StoreError::Refused {
+                op,
+                path: path.to_string(),
+                errno: wire::error_from_name(&answer.payload),
+            }),
             Some(kind) if ours && kind == op => Ok(answer.payload),
             _ => {
                 // Answers are matched by order alone: once out of step, nothing on this connection is to be believed.
-                let what = format!("message type {} with id {}", answer.header.kind, answer.header.req_id);
+                let what = format!(
+                    "message type {} with id {}",
+                    answer.header.kind, answer.header.req_id
+                );
                 self.routes.end(&format!("out of step: {what}"));
-                Err(StoreError::BadAnswer { op, path: path.to_string(), what })
+                Err(StoreError::BadAnswer {
+                    op,
+                    path: path.to_string(),
+                    what,
+                })
             }
         }
     }
@@ -607,16 +710,26 @@ impl Routes {
             if let Some(why) = &state.ended {
                 return Err(StoreError::Closed(why.clone()));
             }
-            state = self.answered.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .answered
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     fn add_watch(&self, path: &str) -> Result<(String, Arc<WatchQueue>)> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        let ready = eventfd(0, flags)
-            .map_err(|e| StoreError::Io { what: "creating a watch's eventfd", source: e.into() })?;
+        let ready = eventfd(0, flags).map_err(|e| StoreError::Io {
+            what: "creating a watch's eventfd",
+            source: e.into(),
+        })?;
         let (state, changed) = (Mutex::default(), Condvar::new());
-        let queue = Arc::new(WatchQueue { watched: path.to_string(), state, changed, ready });
+        let queue = Arc::new(WatchQueue {
+            watched: path.to_string(),
+            state,
+            changed,
+            ready,
+        });
         let mut state = lock(&self.state);
         state.last_token += 1;
         let token = state.last_token.to_string();
@@ -636,7 +749,10 @@ impl Routes {
         if message.header.kind != Op::WatchEvent as u32 {
             let mut state = lock(&self.state);
             if !state.waiting {
-                return Err(format!("an answer of type {} that nobody asked for", message.header.kind));
+                return Err(format!(
+                    "an answer of type {} that nobody asked for",
+                    message.header.kind
+                ));
             }
             state.waiting = false;
             state.answer = Some(message);
@@ -694,7 +810,10 @@ impl Reader {
         let mut decoder = Decoder::default();
         let mut buffer = [0u8; 4096];
         loop {
-            let mut fds = [PollFd::new(&self.file, PollFlags::IN), PollFd::new(&self.stop, PollFlags::IN)];
+            let mut fds = [
+                PollFd::new(&self.file, PollFlags::IN),
+                PollFd::new(&self.stop, PollFlags::IN),
+            ];
             match poll(&mut fds, None) {
                 Ok(_) => {}
                 Err(Errno::INTR) => continue,
@@ -706,7 +825,14 @@ impl Reader {
             let read = match (&self.file).read(&mut buffer) {
                 Ok(0) => return Ok(()),
                 Ok(n) => n,
-                Err(e) if matches!(e.kind(), std::io::ErrorKind::Interrupted | std::io::ErrorKind::WouldBlock) => continue,
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        std::io::ErrorKind::Interrupted | std::io::ErrorKind::WouldBlock
+                    ) =>
+                {
+                    continue;
+                }
                 Err(e) => return Err(format!("reading from the server failed: {e}")),
             };
             decoder.feed(buffer.get(..read).unwrap_or_default());
@@ -752,5 +878,9 @@ fn names(op: Op, path: &str, list: &[u8]) -> Result<Vec<String>> {
 
 fn bad_answer(op: Op, path: &str, answer: &[u8]) -> StoreError {
     let shown = answer.get(..answer.len().min(64)).unwrap_or_default();
-    StoreError::BadAnswer { op, path: path.to_string(), what: format!("{:?}", shown.escape_ascii().to_string()) }
+    StoreError::BadAnswer {
+        op,
+        path: path.to_string(),
+        what: format!("{:?}", shown.escape_ascii().to_string()),
+    }
 }

@@ -29,7 +29,9 @@ pub enum StoreError {
         errno: Errno,
     },
     /// There is no XenStore to connect to.
-    #[error("cannot connect to XenStore at {tried}: {source}; is xenstored running, and is this a Xen domain?")]
+    #[error(
+        "cannot connect to XenStore at {tried}: {source}; is xenstored running, and is this a Xen domain?"
+    )]
     Connect {
         /// The paths tried, in order.
         tried: String,
@@ -55,7 +57,9 @@ pub enum StoreError {
     #[error("{0:?} cannot be sent to XenStore: it is empty or contains a NUL")]
     Unsendable(String),
     /// The value is not text.
-    #[error("the value of {path:?} in XenStore is not UTF-8; its writer broke the protocol, or read it as bytes")]
+    #[error(
+        "the value of {path:?} in XenStore is not UTF-8; its writer broke the protocol, or read it as bytes"
+    )]
     NotUtf8 {
         /// The path that was read.
         path: String,
@@ -71,7 +75,9 @@ pub enum StoreError {
         what: String,
     },
     /// A transaction conflicted with others every time it was tried.
-    #[error("a XenStore transaction conflicted with others {attempts} times in a row; another program writes the same nodes without pause")]
+    #[error(
+        "a XenStore transaction conflicted with others {attempts} times in a row; another program writes the same nodes without pause"
+    )]
     Conflict {
         /// How often it was tried.
         attempts: u32,
@@ -106,7 +112,9 @@ fn hint(errno: Errno) -> &'static str {
     match errno {
         Errno::ACCESS => "; this domain has no permission there (xenstore-ls -p shows who has)",
         Errno::PERM => "; only the owner may do this, and only dom0 may change the owner",
-        Errno::NOSPC => "; this domain's quota is used up (nodes, bytes in a node, permissions or transactions)",
+        Errno::NOSPC => {
+            "; this domain's quota is used up (nodes, bytes in a node, permissions or transactions)"
+        }
         Errno::TOOBIG => "; too long, or this domain's quota of watches is used up",
         Errno::NOSYS => "; this XenStore does not know the operation",
         _ => "",

@@ -79,13 +79,18 @@ const OPS: [(Op, &str); 22] = [
 impl Op {
     /// The operation with this number.
     pub fn from_u32(number: u32) -> Option<Op> {
-        OPS.iter().map(|(op, _)| *op).find(|op| *op as u32 == number)
+        OPS.iter()
+            .map(|(op, _)| *op)
+            .find(|op| *op as u32 == number)
     }
 }
 
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = OPS.iter().find(|(op, _)| op == self).map_or("?", |(_, name)| name);
+        let name = OPS
+            .iter()
+            .find(|(op, _)| op == self)
+            .map_or("?", |(_, name)| name);
         f.write_str(name)
     }
 }
@@ -112,13 +117,19 @@ const ERRORS: [(Errno, &str); 16] = [
 
 /// The name an error has on the wire; EINVAL for one that has none, as xenstored does.
 pub fn error_name(errno: Errno) -> &'static str {
-    ERRORS.iter().find(|(e, _)| *e == errno).map_or("EINVAL", |(_, name)| name)
+    ERRORS
+        .iter()
+        .find(|(e, _)| *e == errno)
+        .map_or("EINVAL", |(_, name)| name)
 }
 
 /// The error with this name (a trailing NUL is allowed); an unknown name is EINVAL.
 pub fn error_from_name(name: &[u8]) -> Errno {
     let name = name.strip_suffix(&[0]).unwrap_or(name);
-    ERRORS.iter().find(|(_, n)| n.as_bytes() == name).map_or(Errno::INVAL, |(errno, _)| *errno)
+    ERRORS
+        .iter()
+        .find(|(_, n)| n.as_bytes() == name)
+        .map_or(Errno::INVAL, |(errno, _)| *errno)
 }
 
 /// A message's header (`struct xsd_sockmsg`), little-endian on the wire as on every machine that runs Xen here.
@@ -136,7 +147,24 @@ pub struct Header {
 
 impl Header {
     fn decode(bytes: &[u8; HEADER_LEN]) -> Header {
-        let [k0, k1, k2, k3, r0, r1, r2, r3, t0, t1, t2, t3, l0, l1, l2, l3] = *bytes;
+        let [
+            k0,
+            k1,
+            k2,
+            k3,
+            r0,
+            r1,
+            r2,
+            r3,
+            t0,
+            t1,
+            t2,
+            t3,
+            l0,
+            l1,
+            l2,
+            l3,
+        ] = *bytes;
         Header {
             kind: u32::from_le_bytes([k0, k1, k2, k3]),
             req_id: u32::from_le_bytes([r0, r1, r2, r3]),
@@ -190,14 +218,21 @@ impl Decoder {
     /// The next whole message, if there is one.
     pub fn next_message(&mut self) -> Result<Option<Message>, Oversized> {
         let rest = self.bytes.get(self.used..).unwrap_or_default();
-        let Some((head, rest)) = rest.split_first_chunk::<HEADER_LEN>() else { return Ok(None) };
+        let Some((head, rest)) = rest.split_first_chunk::<HEADER_LEN>() else {
+            return Ok(None);
+        };
         let header = Header::decode(head);
         if header.len as usize > PAYLOAD_MAX {
             return Err(Oversized(header.len));
         }
-        let Some(payload) = rest.get(..header.len as usize) else { return Ok(None) };
+        let Some(payload) = rest.get(..header.len as usize) else {
+            return Ok(None);
+        };
         self.used += HEADER_LEN + payload.len();
-        Ok(Some(Message { header, payload: payload.to_vec() }))
+        Ok(Some(Message {
+            header,
+            payload: payload.to_vec(),
+        }))
     }
 
     /// Bytes fed and not yet given out.
@@ -208,7 +243,10 @@ impl Decoder {
 
 /// The NUL-terminated strings at the front of a payload; bytes behind the last NUL are left out.
 pub fn strings(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let whole = payload.iter().rposition(|b| *b == 0).and_then(|last| payload.get(..last));
+    let whole = payload
+        .iter()
+        .rposition(|b| *b == 0)
+        .and_then(|last| payload.get(..last));
     whole.into_iter().flat_map(|p| p.split(|b| *b == 0))
 }
 
@@ -227,22 +265,38 @@ pub struct Permission {
 impl Permission {
     /// `nD`: D owns (as first entry) or has nothing (later).
     pub const fn none(domid: DomId) -> Permission {
-        Permission { domid, read: false, write: false }
+        Permission {
+            domid,
+            read: false,
+            write: false,
+        }
     }
 
     /// `rD`
     pub const fn read(domid: DomId) -> Permission {
-        Permission { domid, read: true, write: false }
+        Permission {
+            domid,
+            read: true,
+            write: false,
+        }
     }
 
     /// `wD`
     pub const fn write(domid: DomId) -> Permission {
-        Permission { domid, read: false, write: true }
+        Permission {
+            domid,
+            read: false,
+            write: true,
+        }
     }
 
     /// `bD`
     pub const fn both(domid: DomId) -> Permission {
-        Permission { domid, read: true, write: true }
+        Permission {
+            domid,
+            read: true,
+            write: true,
+        }
     }
 }
 
@@ -280,7 +334,11 @@ impl FromStr for Permission {
             return Err(wrong());
         }
         let domid = digits.parse::<u16>().map_err(|_| wrong())?;
-        Ok(Permission { domid: DomId(domid), read, write })
+        Ok(Permission {
+            domid: DomId(domid),
+            read,
+            write,
+        })
     }
 }
 
