@@ -75,7 +75,7 @@ auto {
     /// Waits for everything submitted in the current context.
     10 cuCtxSynchronize ("cuCtxSynchronize", 2000) Sync ();
     /// The range of stream priorities.
-    11 cuCtxGetStreamPriorityRange ("cuCtxGetStreamPriorityRange", 5050) Wait (leastPriority: Out<i32>, greatestPriority: Out<i32>);
+    11 cuCtxGetStreamPriorityRange ("cuCtxGetStreamPriorityRange", 5050) Wait (leastPriority: Opt<i32>, greatestPriority: Opt<i32>);
     /// One of the context's limits.
     12 cuCtxGetLimit ("cuCtxGetLimit", 3010) Wait (pvalue: Out<usize>, limit: Val<i32>);
     /// Sets one of the context's limits.
@@ -171,8 +171,9 @@ wire {
 
     /// Appends to the image of a module that is about to be loaded.
     140 ImageData Post { image: u32, data: Payload } -> {};
-    /// Loads the image collected under this number; `log` is the compiler's, where it has one.
-    141 ModuleLoad Wait { image: u32, module: Id<Module> } -> { log: Bytes };
+    /// Loads the image collected under this number. The answer is the driver's `result` with its
+    /// compiler's log, which is there for a failure above all.
+    141 ModuleLoad Wait { image: u32, module: Id<Module> } -> { result: u32, log: Bytes };
     /// Unloads a module and forgets its functions.
     142 ModuleUnload Wait { module: Id<Module> } -> {};
     /// Finds a kernel; `params` lists each parameter's offset and size in bytes (two u32 each).
@@ -198,6 +199,9 @@ wire {
     157 RegionPin Wait { region: u32 } -> { device: u64 };
     /// Undoes `RegionPin`, once nothing uses the region any more.
     158 RegionUnpin Sync { region: u32 } -> {};
+
+    /// Answers once everything posted before it has been carried out or handed to the driver.
+    160 Fence Wait {} -> {};
 
     /// Launches a kernel. `params` is the parameter buffer as the function's layout has it.
     170 Launch Post { function: Id<Function>, stream: Id<Stream>, grid: [u32; 3], block: [u32; 3], shared: u32, cooperative: u8, params: Bytes } -> {};
@@ -284,6 +288,10 @@ guest {
     cuMemHostGetDevicePointer_v2 ("cuMemHostGetDevicePointer", 3020) (pdptr: *mut u64, p: *mut c_void, Flags: u32) [];
     /// The flags such host memory was allocated with.
     cuMemHostGetFlags ("cuMemHostGetFlags", 2030) (pFlags: *mut u32, p: *mut c_void) [];
+    /// Page-locks memory of the program's own.
+    cuMemHostRegister_v2 ("cuMemHostRegister", 6050) (p: *mut c_void, bytesize: usize, Flags: u32) [];
+    /// Undoes that.
+    cuMemHostUnregister ("cuMemHostUnregister", 4000) (p: *mut c_void) [];
     /// Copies from host to device memory.
     cuMemcpyHtoD_v2 ("cuMemcpyHtoD", 3020) (dstDevice: u64, srcHost: *const c_void, ByteCount: usize) [CopyIn];
     /// Copies from device to host memory.

@@ -77,6 +77,8 @@ pub trait Param {
 pub struct Val<T>(PhantomData<T>);
 /// A place that the function fills.
 pub struct Out<T>(PhantomData<T>);
+/// A place that the function fills unless it is null.
+pub struct Opt<T>(PhantomData<T>);
 /// A handle that the caller uses.
 pub struct Use<K>(PhantomData<K>);
 /// A place for a new handle, which the guest names itself.
@@ -88,6 +90,9 @@ impl<T: Copy> Param for Val<T> {
     type C = T;
 }
 impl<T> Param for Out<T> {
+    type C = *mut T;
+}
+impl<T> Param for Opt<T> {
     type C = *mut T;
 }
 impl<K: Kind> Param for Use<K> {

@@ -5,7 +5,7 @@
 //! means: that is the frontend's and the worker's.
 
 use crate::codec::{Bytes, Codec, DecodeError, Id, Payload, Range, Reader, messages};
-use cuda_abi::{Context, CuResult, End, Event, Function, Kind, Module, New, Out, Param, Stream, Use, Uuid, Val, Wire};
+use cuda_abi::{Context, CuResult, End, Event, Function, Kind, Module, New, Opt, Out, Param, Stream, Use, Uuid, Val, Wire};
 
 messages! {
     /// What stands in front of every call.
@@ -39,6 +39,10 @@ impl<T: Copy + Codec + std::fmt::Debug + PartialEq> Travel for Val<T> {
     type Rep = ();
 }
 impl<T: Copy + Codec + std::fmt::Debug + PartialEq> Travel for Out<T> {
+    type Req = ();
+    type Rep = T;
+}
+impl<T: Copy + Codec + std::fmt::Debug + PartialEq> Travel for Opt<T> {
     type Req = ();
     type Rep = T;
 }
