@@ -1,0 +1,7 @@
+//! PTX text to a syntax tree whose names are resolved and whose nodes know their line.
+//! Any byte string gives a tree or an error; nothing here may panic, and nothing here knows what an
+//! instruction does: that is `compile`'s business.
+
+mod error;
+
+pub use error::{PtxError, PtxErrorKind};
