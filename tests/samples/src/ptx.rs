@@ -1,0 +1,121 @@
+//! Compiles the kernels to the PTX that is committed beside them: the only place that knows the
+//! compiler and its flags. Nothing here may depend on a CUDA toolkit, installed or not.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// The compiler. Another major version would give other PTX, hence the number in the name.
+const COMPILER: &str = "clang++-14";
+
+/// CUDA C++ for sm_75 in PTX 6.3, with our own header in place of NVIDIA's and no contraction of
+/// multiplications and additions, so that every operation is correctly rounded.
+const FLAGS: &[&str] = &[
+    "-x",
+    "cuda",
+    "-std=c++17",
+    "-O2",
+    "-ffp-contract=off",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    // Whatever toolkit is installed must not be found.
+    "-nocudainc",
+    "-nocudalib",
+    "--cuda-path=/nonexistent",
+    "-Xclang",
+    "-target-sdk-version=11.5",
+    "-Xclang",
+    "-target-feature",
+    "-Xclang",
+    "+ptx63",
+    "--cuda-gpu-arch=sm_75",
+    "--cuda-device-only",
+    "-S",
+];
+
+/// The kernels' sources, in alphabetical order.
+///
+/// # Errors
+///
+/// If the directory of the kernels cannot be read: it lies in the source tree this was built from.
+pub fn sources() -> Result<Vec<PathBuf>> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    let mut sources = std::fs::read_dir(&directory)
+        .and_then(|entries| {
+            entries
+                .map(|entry| Ok(entry?.path()))
+                .collect::<io::Result<Vec<_>>>()
+        })
+        .with_context(|| {
+            format!(
+                "the kernels' directory {} cannot be read",
+                directory.display()
+            )
+        })?;
+    sources.retain(|path| path.extension().is_some_and(|extension| extension == "cu"));
+    sources.sort();
+    Ok(sources)
+}
+
+/// Compiles one source and gives its PTX.
+///
+/// # Errors
+///
+/// If the compiler is missing or refuses the source.
+pub fn compile(source: &Path) -> Result<String> {
+    let output = match Command::new(COMPILER)
+        .args(FLAGS)
+        .arg(source)
+        .args(["-o", "-"])
+        .stdin(Stdio::null())
+        .output()
+    {
+        Ok(output) => output,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            bail!("{COMPILER}, which compiles the kernels, is not installed: run cargo xtask setup")
+        }
+        Err(error) => return Err(error).with_context(|| format!("{COMPILER} cannot be started")),
+    };
+    if !output.status.success() {
+        bail!(
+            "{COMPILER} refuses {}:\n{}",
+            source.display(),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    let text = String::from_utf8(output.stdout).with_context(|| {
+        format!(
+            "{COMPILER} wrote PTX for {} that is not text",
+            source.display()
+        )
+    })?;
+    Ok(text)
+}
+
+/// Whether two PTX texts are the same but for lines that are comments.
+pub fn same(one: &str, other: &str) -> bool {
+    let code = |text: &str| -> Vec<String> {
+        text.lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .map(str::to_owned)
+            .collect()
+    };
+    code(one) == code(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_comment_lines_do_not_count() {
+        assert!(same("// build 1\nret;\n", "// build 2\nret;\n"));
+        assert!(same("\t// build 1\nret;\n", "ret;\n"));
+        assert!(!same("ret;\n", "exit;\n"));
+        assert!(!same("ret; // a\n", "ret; // b\n"));
+        assert!(!same("ret;\n", "ret;\nret;\n"));
+    }
+}
