@@ -1,0 +1,277 @@
+//! One byte ring: the producing half and the consuming half, used in both directions. Own indices
+//! live here, in private memory, and are never read back from the page; each index of the peer is
+//! loaded once and checked before it means anything. A half never sleeps and never notifies: it says
+//! whether the peer asked to be notified.
+
+use crate::{
+    Error, Ticket,
+    layout::{RECORD_HEADER_BYTES, RingId, Word, max_payload},
+    memory::{Pages, Track},
+    sync::{Ordering, fence},
+};
+
+/// Bytes that a payload of `len` takes in a ring.
+fn record_bytes(len: u32) -> u32 {
+    RECORD_HEADER_BYTES + len.next_multiple_of(8)
+}
+
+/// Whether the move of an index from `old` to `new` passes the peer's `event`: the final-check
+/// protocol of Xen's io/ring.h.
+fn passes(event: u32, old: u32, new: u32) -> bool {
+    new.wrapping_sub(event) < new.wrapping_sub(old)
+}
+
+/// The header of one record, checked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Head {
+    pub(crate) ticket: Ticket,
+    pub(crate) flags: u32,
+}
+
+/// The half that writes records.
+#[derive(Debug)]
+pub(crate) struct Producer {
+    pages: Pages,
+    track: Track,
+    ring: RingId,
+    bytes: u32,
+    prod: u32,
+    /// The peer's last checked `cons`.
+    cons: u32,
+}
+
+impl Producer {
+    pub(crate) fn new(pages: Pages, ring: RingId) -> Self {
+        Self {
+            track: pages.track(ring),
+            ring,
+            bytes: ring.bytes(&pages.layout()),
+            pages,
+            prod: 0,
+            cons: 0,
+        }
+    }
+
+    /// Bytes of ring that a record of these parts takes.
+    pub(crate) fn measure(&self, parts: &[&[u8]]) -> Result<u32, Error> {
+        let len = parts
+            .iter()
+            .fold(0usize, |sum, part| sum.saturating_add(part.len()));
+        let max = max_payload(self.bytes);
+        match u32::try_from(len) {
+            Ok(len) if len <= max => Ok(record_bytes(len)),
+            _ => Err(Error::TooLong {
+                len,
+                max: max as usize,
+            }),
+        }
+    }
+
+    /// Whether a record of `need` bytes fits now. Looks at the shared page only if the last look
+    /// found too little.
+    pub(crate) fn has_room(&mut self, need: u32) -> Result<bool, Error> {
+        if self.bytes - self.prod.wrapping_sub(self.cons) >= need {
+            return Ok(true);
+        }
+        let cons = self.pages.word(self.ring.cons()).load(Ordering::Acquire);
+        let used = self.prod.wrapping_sub(cons);
+        if used > self.prod.wrapping_sub(self.cons) || !cons.is_multiple_of(8) {
+            return Err(Error::Protocol {
+                peer: self.ring.consumer(),
+                what: "its consumer index left the records that were under way",
+                value: cons.into(),
+            });
+        }
+        self.cons = cons;
+        Ok(self.bytes - used >= need)
+    }
+
+    /// Writes and publishes one record. `need` is what `measure` said of the same parts, and
+    /// `has_room` said that it fits. Returns whether the peer sleeps and must be notified.
+    pub(crate) fn push(&mut self, need: u32, head: Head, parts: &[&[u8]]) -> bool {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        self.track
+            .store(self.prod, len as u64 | u64::from(head.flags) << 32);
+        self.track.store(self.prod.wrapping_add(8), head.ticket);
+        self.write(self.prod.wrapping_add(RECORD_HEADER_BYTES), parts);
+        let old = self.prod;
+        self.prod = old.wrapping_add(need);
+        // Release: who sees the index sees the record.
+        self.pages
+            .word(self.ring.prod())
+            .store(self.prod, Ordering::Release);
+        // Index first, then the event; the consumer does it the other way round. Of the two, one
+        // sees what the other did.
+        fence(Ordering::SeqCst);
+        let event = self
+            .pages
+            .word(self.ring.prod_event())
+            .load(Ordering::Relaxed);
+        passes(event, old, self.prod)
+    }
+
+    /// Writes the parts as one run of bytes, zero-filled to a whole word.
+    fn write(&self, mut position: u32, parts: &[&[u8]]) {
+        let mut word = 0u64;
+        let mut filled = 0;
+        for part in parts {
+            let mut rest = *part;
+            while filled > 0
+                && let Some((byte, after)) = rest.split_first()
+            {
+                word |= u64::from(*byte) << (8 * filled);
+                filled = (filled + 1) % 8;
+                rest = after;
+                if filled == 0 {
+                    self.track.store(position, word);
+                    position = position.wrapping_add(8);
+                    word = 0;
+                }
+            }
+            let (words, tail) = rest.as_chunks::<8>();
+            for bytes in words {
+                self.track.store(position, u64::from_le_bytes(*bytes));
+                position = position.wrapping_add(8);
+            }
+            for byte in tail {
+                word |= u64::from(*byte) << (8 * filled);
+                filled += 1;
+            }
+        }
+        if filled > 0 {
+            self.track.store(position, word);
+        }
+    }
+}
+
+/// The half that takes records out.
+#[derive(Debug)]
+pub(crate) struct Consumer {
+    pages: Pages,
+    track: Track,
+    ring: RingId,
+    bytes: u32,
+    /// Up to here the space is given back.
+    cons: u32,
+    /// Up to here records are taken; at or after `cons`.
+    read: u32,
+    /// The peer's last checked `prod`.
+    prod: u32,
+}
+
+impl Consumer {
+    pub(crate) fn new(pages: Pages, ring: RingId) -> Self {
+        Self {
+            track: pages.track(ring),
+            ring,
+            bytes: ring.bytes(&pages.layout()),
+            pages,
+            cons: 0,
+            read: 0,
+            prod: 0,
+        }
+    }
+
+    fn protocol(&self, what: &'static str, value: u64) -> Error {
+        Error::Protocol {
+            peer: self.ring.producer(),
+            what,
+            value,
+        }
+    }
+
+    /// Whether the peer published something: one load, to poll with. Believes nothing yet.
+    pub(crate) fn stirs(&self) -> bool {
+        self.pages.word(self.ring.prod()).load(Ordering::Relaxed) != self.read
+    }
+
+    /// Whether a record can be taken; checks the peer's index.
+    pub(crate) fn available(&mut self) -> Result<bool, Error> {
+        if self.prod != self.read {
+            return Ok(true);
+        }
+        // Acquire: who sees the index sees the record.
+        let prod = self.pages.word(self.ring.prod()).load(Ordering::Acquire);
+        let ahead = prod.wrapping_sub(self.read);
+        if ahead > self.bytes - self.read.wrapping_sub(self.cons) || !prod.is_multiple_of(8) {
+            return Err(self.protocol("its producer index is beyond the ring", prod.into()));
+        }
+        self.prod = prod;
+        Ok(ahead != 0)
+    }
+
+    /// Copies the next record's payload into `buf` and returns its header; `None` if there is none.
+    pub(crate) fn take(&mut self, buf: &mut Vec<u8>) -> Result<Option<Head>, Error> {
+        if !self.available()? {
+            return Ok(None);
+        }
+        let published = self.prod.wrapping_sub(self.read);
+        if published < RECORD_HEADER_BYTES {
+            return Err(self.protocol("it published less than a record's header", published.into()));
+        }
+        let first = self.track.load(self.read);
+        let ticket = self.track.load(self.read.wrapping_add(8));
+        let len = first as u32;
+        if len > max_payload(self.bytes) {
+            return Err(self.protocol("a record is longer than the limit", len.into()));
+        }
+        if record_bytes(len) > published {
+            return Err(self.protocol("a record is longer than what is published", len.into()));
+        }
+        let mut position = self.read.wrapping_add(RECORD_HEADER_BYTES);
+        buf.clear();
+        buf.resize(len.next_multiple_of(8) as usize, 0);
+        for bytes in buf.as_chunks_mut::<8>().0 {
+            *bytes = self.track.load(position).to_le_bytes();
+            position = position.wrapping_add(8);
+        }
+        buf.truncate(len as usize);
+        self.read = position;
+        Ok(Some(Head {
+            ticket,
+            flags: (first >> 32) as u32,
+        }))
+    }
+
+    /// Asks to be notified of the next record. Look once more (`available`) before sleeping.
+    pub(crate) fn arm(&self) {
+        self.pages
+            .word(self.ring.prod_event())
+            .store(self.read.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Gives the space of all taken records back. Returns how far the index moved: from, to.
+    pub(crate) fn release(&mut self) -> (u32, u32) {
+        let old = self.cons;
+        self.cons = self.read;
+        // Release: the copies out of the ring come before the producer's next writes into it.
+        self.pages
+            .word(self.ring.cons())
+            .store(self.cons, Ordering::Release);
+        (old, self.cons)
+    }
+}
+
+/// The front asks to be notified of the back's next progress in the submission ring. Returns whether
+/// there was none meanwhile: then look once more at what is waited for, and sleep. One thread at a
+/// time: a late store of an old index would disarm another's newer one.
+pub(crate) fn arm_progress(pages: &Pages) -> bool {
+    let cons = pages.word(Word::SqCons);
+    let seen = cons.load(Ordering::Acquire);
+    pages
+        .word(Word::SqConsEvent)
+        .store(seen.wrapping_add(1), Ordering::Relaxed);
+    fence(Ordering::SeqCst);
+    cons.load(Ordering::Acquire) == seen
+}
+
+/// Whether the front waits for the back's progress from `old` to `new`, which was just published.
+pub(crate) fn progress_is_awaited(pages: &Pages, (old, new): (u32, u32)) -> bool {
+    fence(Ordering::SeqCst);
+    passes(
+        pages.word(Word::SqConsEvent).load(Ordering::Relaxed),
+        old,
+        new,
+    )
+}
