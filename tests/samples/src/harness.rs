@@ -122,7 +122,9 @@ impl Lane {
         // SAFETY: nothing reads the slice before the copy below has filled all of it, or failed.
         let mut slice = unsafe { self.stream.alloc(data.len()) }
             .with_context(|| format!("allocating {} elements on the device failed", data.len()))?;
-        self.stream.synchronize()?;
+        self.stream
+            .synchronize()
+            .context("earlier work on the device failed")?;
         let start = Instant::now();
         self.stream
             .memcpy_htod(data, &mut slice)
@@ -151,7 +153,9 @@ impl Lane {
     ///
     /// Those of CUDA, also of the earlier work.
     pub fn download<T: Element>(&mut self, slice: &CudaSlice<T>) -> Result<Vec<T>> {
-        self.stream.synchronize()?;
+        self.stream
+            .synchronize()
+            .context("earlier work on the device failed")?;
         let start = Instant::now();
         let data = self
             .stream
