@@ -1,3 +1,32 @@
-//! cargo xtask: set-up, demo, tests, the Xen lab.
+//! `cargo xtask`: the few commands a person or CI runs in this repository.
+//! Each command is a module with one `run`; this file only reads the command line.
+//! Nothing here is part of the product, and nothing it does needs a Xen host or a GPU.
 
-fn main() {}
+mod bundle;
+mod setup;
+mod xen;
+
+use anyhow::Result;
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Set-up, bundle and the real-Xen lab of this repository"
+)]
+enum Command {
+    Setup(setup::Arguments),
+    Bundle(bundle::Arguments),
+    XenTest(xen::TestArguments),
+    XenShell(xen::ShellArguments),
+}
+
+fn main() -> Result<()> {
+    match Command::parse() {
+        Command::Setup(arguments) => setup::run(&arguments),
+        Command::Bundle(arguments) => bundle::run(&arguments),
+        Command::XenTest(arguments) => xen::test(&arguments),
+        Command::XenShell(arguments) => xen::shell(&arguments),
+    }
+}

@@ -1,0 +1,296 @@
+//! `cargo xtask bundle`: the product as it is installed, under target/xen-vgpu: one folder for a guest and one for
+//! the backend domain. It builds and copies; it installs nothing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+
+/// Build everything and lay it out under target/xen-vgpu as it is installed.
+#[derive(clap::Args)]
+pub struct Arguments {}
+
+/// The two folders of the product, complete with their programs.
+#[derive(Clone, Debug)]
+pub struct Bundle {
+    /// For a guest: libcuda.so.1, vgpu-frontd and the sample programs.
+    pub guest: PathBuf,
+    /// For the backend domain: vgpu-backd, vgpu-worker, xl-vgpu and softcuda's libcuda.so.1.
+    pub backend: PathBuf,
+}
+
+/// What cargo built, and where it goes.
+struct Part {
+    /// The cargo package.
+    package: &'static str,
+    /// The name of the program, or of the library without `lib` and `.so`.
+    target: &'static str,
+    /// Below target/xen-vgpu; a folder if it ends with a slash, and then the name stays.
+    to: &'static str,
+}
+
+const PARTS: [Part; 7] = [
+    Part {
+        package: "vgpu-libcuda",
+        target: "vgpu_cuda",
+        to: "guest/lib/libcuda.so.1",
+    },
+    Part {
+        package: "vgpu-frontd",
+        target: "vgpu-frontd",
+        to: "guest/bin/",
+    },
+    Part {
+        package: "vgpu-backd",
+        target: "vgpu-backd",
+        to: "backend/bin/",
+    },
+    Part {
+        package: "vgpu-worker",
+        target: "vgpu-worker",
+        to: "backend/bin/",
+    },
+    Part {
+        package: "xl-vgpu",
+        target: "xl-vgpu",
+        to: "backend/bin/",
+    },
+    Part {
+        package: "xen",
+        target: "xen-local",
+        to: "backend/bin/",
+    },
+    Part {
+        package: "softcuda",
+        target: "softcuda",
+        to: "backend/lib/softcuda/libcuda.so.1",
+    },
+];
+
+/// Programs that run in a guest, verify their result and print their times; built from this package.
+const SAMPLES: &str = "cuda-samples";
+/// A program of that package for developers, which runs in no guest.
+const NO_SAMPLE: &str = "regenerate-ptx";
+
+/// Example settings, one file for each domain that gets a device, as they lie in the repository.
+const EXAMPLES: &str = "xen-back/backd/domains.d";
+
+pub fn run(_: &Arguments) -> Result<()> {
+    let bundle = build()?;
+    println!("{}\n{}", bundle.guest.display(), bundle.backend.display());
+    Ok(())
+}
+
+/// Builds the product as users run it, and lays it out anew.
+pub fn build() -> Result<Bundle> {
+    let packages: Vec<_> = PARTS
+        .iter()
+        .map(|part| part.package)
+        .chain([SAMPLES])
+        .collect();
+    let built = cargo_build(&packages)?;
+    let folder = target_folder()?.join("xen-vgpu");
+    if folder.exists() {
+        fs::remove_dir_all(&folder)
+            .with_context(|| format!("removing the old {}", folder.display()))?;
+    }
+    for Part { target, to, .. } in &PARTS {
+        let from = find(&built, target)?;
+        let to = if to.ends_with('/') {
+            format!("{to}{target}")
+        } else {
+            (*to).to_owned()
+        };
+        copy(from, &folder.join(to))?;
+    }
+    for sample in built
+        .iter()
+        .filter(|artifact| artifact.package == SAMPLES && artifact.target != NO_SAMPLE)
+    {
+        copy(&sample.file, &folder.join("guest/bin").join(&sample.target))?;
+    }
+    // The name that programs are linked to, and the one they load.
+    std::os::unix::fs::symlink("libcuda.so.1", folder.join("guest/lib/libcuda.so"))?;
+    for example in fs::read_dir(workspace().join(EXAMPLES))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        copy(
+            &example.path(),
+            &folder
+                .join("backend/etc/domains.d")
+                .join(example.file_name()),
+        )?;
+    }
+    Ok(Bundle {
+        guest: folder.join("guest"),
+        backend: folder.join("backend"),
+    })
+}
+
+/// A program or a shared library that cargo built.
+#[derive(Clone, Debug)]
+pub struct Artifact {
+    pub package: String,
+    pub target: String,
+    pub file: PathBuf,
+}
+
+/// Builds these packages of the workspace in the release profile; what came of them.
+pub fn cargo_build(packages: &[&str]) -> Result<Vec<Artifact>> {
+    #[derive(Deserialize)]
+    struct Message {
+        reason: String,
+        #[serde(default)]
+        manifest_path: PathBuf,
+        target: Option<Target>,
+        #[serde(default)]
+        filenames: Vec<PathBuf>,
+    }
+    #[derive(Deserialize)]
+    struct Target {
+        name: String,
+        crate_types: Vec<String>,
+    }
+    let mut command = cargo();
+    command.args([
+        "build",
+        "--release",
+        "--message-format=json-render-diagnostics",
+    ]);
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .context("running cargo")?;
+    if !output.status.success() {
+        bail!("cargo build failed; its errors are above");
+    }
+    let mut artifacts = Vec::new();
+    for line in output
+        .stdout
+        .split(|byte| *byte == b'\n')
+        .filter(|line| line.starts_with(b"{"))
+    {
+        let message: Message =
+            serde_json::from_slice(line).context("reading what cargo says it built")?;
+        let Some(target) = message.target else {
+            continue;
+        };
+        let runs = target
+            .crate_types
+            .iter()
+            .any(|kind| ["bin", "cdylib"].contains(&kind.as_str()));
+        if message.reason != "compiler-artifact"
+            || !runs
+            || !message.manifest_path.starts_with(workspace())
+        {
+            continue;
+        }
+        // A crate that is also a Rust library names that file too.
+        let file = message
+            .filenames
+            .into_iter()
+            .find(|file| file.extension().is_none_or(|end| end == "so"));
+        let package = package_name(&message.manifest_path)?;
+        artifacts.extend(file.map(|file| Artifact {
+            package,
+            target: target.name,
+            file,
+        }));
+    }
+    Ok(artifacts)
+}
+
+/// The file that `target` became.
+pub fn find<'a>(artifacts: &'a [Artifact], target: &str) -> Result<&'a Path> {
+    let found = artifacts.iter().find(|artifact| artifact.target == target);
+    Ok(&found
+        .with_context(|| format!("cargo built no {target}; its crate's Cargo.toml must name it"))?
+        .file)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    fs::copy(from, to)
+        .with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
+    Ok(())
+}
+
+fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(workspace());
+    command
+}
+
+/// The root of this repository.
+pub fn workspace() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_path_buf()
+}
+
+/// Where cargo builds, which the person's settings may have moved.
+fn target_folder() -> Result<PathBuf> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        target_directory: PathBuf,
+    }
+    let output = cargo()
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .output()
+        .context("running cargo")?;
+    let metadata: Metadata =
+        serde_json::from_slice(&output.stdout).context("reading cargo metadata")?;
+    Ok(metadata.target_directory)
+}
+
+/// The name of the package whose manifest this is: the first `name` in it.
+fn package_name(manifest: &Path) -> Result<String> {
+    let text =
+        fs::read_to_string(manifest).with_context(|| format!("reading {}", manifest.display()))?;
+    let name = text.lines().find_map(|line| {
+        Some(
+            line.strip_prefix("name = \"")?
+                .strip_suffix('"')?
+                .to_owned(),
+        )
+    });
+    name.with_context(|| format!("{} names no package", manifest.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_comes_from_a_package_of_this_workspace() {
+        let output = cargo()
+            .args(["metadata", "--no-deps", "--format-version", "1"])
+            .output()
+            .unwrap();
+        let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let names: Vec<_> = metadata["packages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|package| package["name"].clone())
+            .collect();
+        for part in PARTS {
+            assert!(names.contains(&part.package.into()), "{}", part.package);
+        }
+        assert!(names.contains(&SAMPLES.into()));
+    }
+
+    #[test]
+    fn a_manifest_names_its_package() {
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+        assert_eq!(package_name(&own).unwrap(), "xtask");
+    }
+}

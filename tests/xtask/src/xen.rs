@@ -1,0 +1,106 @@
+//! `cargo xtask xen-test` and `cargo xtask xen-shell`: the lab, for tests and for a person.
+//! What is tested is in tests/lab/scenarios; here it is only built, put into the machine and counted.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use xen_lab::{Guest, GuestType, Lab, Options, SCENARIOS, Scenario, Show};
+
+use crate::{bundle, setup};
+
+/// Test on the real Xen hypervisor, with real guests, all in QEMU's software CPU.
+#[derive(clap::Args)]
+pub struct TestArguments {
+    /// The guests, which run at the same time.
+    #[arg(long = "guest", value_delimiter = ',', default_value = "pv,pvh")]
+    guests: Vec<GuestType>,
+    /// Only these scenarios.
+    #[arg(long = "scenario", value_parser = scenario)]
+    scenarios: Vec<Scenario>,
+    /// Print the whole console.
+    #[arg(short, long)]
+    verbose: bool,
+    /// Give up after so long.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    timeout: u64,
+}
+
+/// A prompt in dom0 on the real Xen hypervisor, to try xl and xl-vgpu. Ctrl-a x ends it.
+#[derive(clap::Args)]
+pub struct ShellArguments {
+    /// The guests to start first.
+    #[arg(long = "guest", value_delimiter = ',', default_value = "pv,pvh")]
+    guests: Vec<GuestType>,
+}
+
+pub fn test(arguments: &TestArguments) -> Result<()> {
+    let scenarios = if arguments.scenarios.is_empty() {
+        SCENARIOS
+    } else {
+        &arguments.scenarios
+    };
+    setup::ensure()?;
+    let mut lab = Lab::new(Options {
+        show: if arguments.verbose {
+            Show::Console
+        } else {
+            Show::Checks
+        },
+        timeout: Duration::from_secs(arguments.timeout),
+        ..Options::default()
+    })?;
+    let built = bundle::cargo_build(&["xen"])?;
+    let conformance = bundle::find(&built, "xen-conformance")?;
+    for image in [&mut lab.dom0, &mut lab.guest] {
+        image.program("/usr/bin/xen-conformance", conformance)?;
+    }
+    for scenario in scenarios {
+        println!("{}: {}", scenario.name, scenario.about);
+    }
+    let outcome = lab.run(scenarios, &Guest::of(&arguments.guests))?;
+    println!(
+        "dom0 was up after {:.1} s, all was over after {:.1} s",
+        outcome.boot.as_secs_f64(),
+        outcome.total.as_secs_f64()
+    );
+    if !outcome.success() && !arguments.verbose {
+        println!("the console:\n{}", outcome.console.join("\n"));
+    }
+    println!(
+        "{} passed, {} failed",
+        outcome.passed.len(),
+        outcome.failed.len()
+    );
+    if !outcome.success() {
+        bail!(
+            "the tests on real Xen failed:\n{}",
+            outcome.failed.join("\n")
+        );
+    }
+    Ok(())
+}
+
+pub fn shell(arguments: &ShellArguments) -> Result<()> {
+    setup::ensure()?;
+    let product = bundle::build()?;
+    let mut lab = Lab::new(Options::default())?;
+    lab.install(&product.backend, &product.guest)?;
+    println!(
+        "real Xen is starting; dom0's prompt takes about half a minute. Ctrl-a x ends it at any time."
+    );
+    lab.shell(&Guest::of(&arguments.guests))
+}
+
+fn scenario(name: &str) -> Result<Scenario> {
+    SCENARIOS
+        .iter()
+        .find(|scenario| scenario.name == name)
+        .copied()
+        .with_context(|| {
+            let names: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+            format!(
+                "there is no scenario '{name}'; there are {}",
+                names.join(", ")
+            )
+        })
+}
