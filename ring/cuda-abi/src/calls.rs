@@ -57,12 +57,8 @@ pub struct Names {
 macro_rules! with_calls {
     ($($callback:tt)+) => { $($callback)+! {
 auto {
-    /// The version of CUDA that the backend's driver implements.
-    1 cuDriverGetVersion ("cuDriverGetVersion", 2020) Once (driverVersion: Out<i32>);
     /// Number of devices.
     2 cuDeviceGetCount ("cuDeviceGetCount", 2000) Once (count: Out<i32>);
-    /// One attribute of a device.
-    3 cuDeviceGetAttribute ("cuDeviceGetAttribute", 2000) Once (pi: Out<i32>, attrib: Val<i32>, dev: Val<i32>);
     /// Bytes of memory on a device.
     4 cuDeviceTotalMem_v2 ("cuDeviceTotalMem", 3020) Once (bytes: Out<usize>, dev: Val<i32>);
     /// A device's UUID.
@@ -152,6 +148,10 @@ auto {
     84 cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags ("cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags", 7000) Wait (numBlocks: Out<i32>, func: Use<Function>, blockSize: Val<i32>, dynamicSMemSize: Val<usize>, flags: Val<u32>);
 }
 wire {
+    /// The version of CUDA that the backend's driver implements.
+    126 DriverVersion Once {} -> { version: i32 };
+    /// One attribute of a device.
+    127 DeviceAttribute Once { attribute: i32, device: i32 } -> { value: i32 };
     /// A device's name.
     128 DeviceName Once { device: i32 } -> { name: Bytes };
     /// Takes the device's primary context and names it.
@@ -209,6 +209,10 @@ wire {
 guest {
     /// Connects to the backend.
     cuInit ("cuInit", 2000) (Flags: u32) [];
+    /// The version of CUDA that is offered: the backend driver's, but no newer than this project's.
+    cuDriverGetVersion ("cuDriverGetVersion", 2020) (driverVersion: *mut i32) [DriverVersion];
+    /// One attribute of a device, as this driver offers it.
+    cuDeviceGetAttribute ("cuDeviceGetAttribute", 2000) (pi: *mut i32, attrib: i32, dev: i32) [DeviceAttribute];
     /// The handle of a device: its ordinal.
     cuDeviceGet ("cuDeviceGet", 2000) (device: *mut i32, ordinal: i32) [cuDeviceGetCount];
     /// A device's name.

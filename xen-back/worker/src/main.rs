@@ -1,3 +1,33 @@
-//! Runs one guest process's CUDA calls on the libcuda.so.1 it is given.
+//! vgpu-worker: serves one guest process. vgpu-backd starts it; it is not for hands.
 
-fn main() {}
+use clap::Parser;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+use vgpu_protocol::backend::WORKER_FD;
+
+/// Runs one guest process's CUDA calls. Started by vgpu-backd, which hands it the channel as
+/// descriptor 3.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {}
+
+fn main() -> ExitCode {
+    Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(EnvFilter::try_from_env("XEN_VGPU_LOG").unwrap_or_else(|_| EnvFilter::new("info")))
+        .init();
+    // SAFETY: only asks for a descriptor's flags.
+    if unsafe { libc::fcntl(WORKER_FD, libc::F_GETFD) } == -1 {
+        eprintln!("vgpu-worker: descriptor {WORKER_FD} is not open; vgpu-backd starts workers, there is no need to do it by hand");
+        return ExitCode::FAILURE;
+    }
+    // SAFETY: the descriptor is open, and nothing else in this process has it.
+    let socket = unsafe { OwnedFd::from_raw_fd(WORKER_FD) };
+    if let Err(error) = vgpu_worker::serve::run(socket) {
+        tracing::info!(%error, "the worker ends");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}

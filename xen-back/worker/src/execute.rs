@@ -1,0 +1,641 @@
+//! Carries out a guest's calls on the driver.
+//!
+//! `auto` calls run from their declaration; the messages of the `wire` list have a method each. Posted
+//! calls answer nothing: the first error waits for the next call that is answered, which is then not
+//! carried out. Must never block the queue on the device, nor give the driver a number of the guest's
+//! as a pointer to this process's memory.
+
+use crate::blocking::Blocking;
+use crate::param::Argument;
+use crate::regions::{Place, Regions};
+use crate::tables::{Kernel, Named, Native, Tables};
+use cuda_abi::{
+    Context, CuResult, Driver, End, Event, Function, Handle, Mode, New, Opt, Out, Stream, Use, Uuid, Val, Wire,
+};
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::ptr;
+use std::sync::Arc;
+use vgpu_protocol::calls::{Call, encode_reply, reply, request};
+use vgpu_protocol::codec::{Bytes, Codec, DecodeError, Id, Payload};
+use vgpu_ring::{Completer, Ticket};
+
+/// Most bytes of module images that a process may have collected and not yet loaded.
+pub const IMAGE_LIMIT: usize = 256 << 20;
+/// Most images collected at once.
+const IMAGES: usize = 64;
+/// Most parameters of a kernel: CUDA allows 32,764 bytes of them.
+const PARAM_LIMIT: usize = 32_764;
+/// Room for the compiler's messages about a module, in bytes.
+const LOG_BYTES: usize = 8192;
+/// Zeros behind an image: a driver that reads beyond a malformed image's end reads these.
+const IMAGE_PADDING: usize = 4096;
+
+/// Why a channel cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// The queue is dead, or the guest broke its rules.
+    #[error(transparent)]
+    Ring(#[from] vgpu_ring::Error),
+    /// A record makes no sense.
+    #[error("a call from the guest makes no sense: {0}")]
+    Decode(#[from] DecodeError),
+    /// A record asks for an answer that its call has not, or the other way round.
+    #[error("the guest's call {0:?} asks for an answer against its declaration")]
+    Answer(Wire),
+}
+
+type Answer<T> = Result<T, CuResult>;
+
+/// One guest process's view of the driver.
+pub struct Executor {
+    driver: Arc<Driver>,
+    regions: Arc<Regions>,
+    blocking: Blocking,
+    completer: Completer,
+    tables: Tables,
+    images: HashMap<u32, Vec<u8>>,
+    /// The guest's index of the context that is current in this thread.
+    current: u32,
+    /// The first error of a posted call that nobody has been told of.
+    pending: Option<CuResult>,
+    /// Streams that were given work and not yet seen idle, with their context.
+    busy: Vec<(u32, Native)>,
+    /// Longest answer, in bytes.
+    max_answer: usize,
+}
+
+/// How a call ends.
+enum End_ {
+    /// With an answer, or with none for a posted call.
+    Now(Answer<Vec<u8>>),
+    /// Another thread answers.
+    Later,
+}
+
+fn now<T: Codec>(answer: Answer<T>) -> End_ {
+    End_::Now(answer.map(|reply| encode_reply(Ok(reply))))
+}
+
+impl Executor {
+    /// An executor whose process has done nothing yet. `max_answer`: the completion ring's longest record.
+    pub fn new(driver: Arc<Driver>, regions: Arc<Regions>, completer: Completer, max_answer: usize) -> Self {
+        Executor {
+            driver,
+            regions,
+            completer,
+            max_answer,
+            blocking: Blocking::default(),
+            tables: Tables::default(),
+            images: HashMap::new(),
+            current: 0,
+            pending: None,
+            busy: Vec::new(),
+        }
+    }
+
+    /// Carries out one record. Returns an error only where the channel is to end.
+    pub fn execute(&mut self, record: &[u8], ticket: Ticket, wants_answer: bool) -> Result<(), Fatal> {
+        let (header, call) = Call::decode(record)?;
+        let number = call.number();
+        let posted = number.mode() == Mode::Post;
+        if posted == wants_answer {
+            return Err(Fatal::Answer(number));
+        }
+        if !posted && let Some(error) = self.pending.take() {
+            return Ok(self.completer.complete(ticket, &[&encode_reply::<()>(Err(error))])?);
+        }
+        let end = match self.make_current(header.context) {
+            Ok(()) => self.carry_out(call, header.context, ticket),
+            Err(error) => End_::Now(Err(error)),
+        };
+        match end {
+            End_::Later => Ok(()),
+            End_::Now(Err(error)) if posted => {
+                tracing::debug!(call = ?number, %error, "a posted call failed");
+                self.pending.get_or_insert(error);
+                Ok(())
+            }
+            End_::Now(Ok(_)) if posted => Ok(()),
+            End_::Now(answer) => {
+                let bytes = answer.unwrap_or_else(|error| encode_reply::<()>(Err(error)));
+                Ok(self.completer.complete(ticket, &[&bytes])?)
+            }
+        }
+    }
+
+    fn make_current(&mut self, context: u32) -> Answer<()> {
+        if context == self.current {
+            return Ok(());
+        }
+        // SAFETY: the handle is one that the driver gave out, or null for none.
+        unsafe { self.driver.cuCtxSetCurrent(self.native_context(context)?) }.ok()?;
+        self.current = context;
+        Ok(())
+    }
+
+    fn native_context(&self, context: u32) -> Answer<Handle> {
+        if context == 0 {
+            return Ok(ptr::null_mut());
+        }
+        let native = Context::find(&self.tables, Id::new(context)).map_err(|_| CuResult::INVALID_CONTEXT)?;
+        Ok(native.handle())
+    }
+
+    /// Notes that a stream was given work.
+    fn mark_busy(&mut self, context: u32, stream: Native) {
+        if !self.busy.contains(&(context, stream)) {
+            self.busy.push((context, stream));
+        }
+    }
+
+    /// Whether all the work of the current context is known to have ended: then nothing blocks.
+    fn is_idle(&mut self) -> bool {
+        let (driver, current) = (&self.driver, self.current);
+        self.busy.retain(|(context, stream)| {
+            // SAFETY: the stream is the driver's own handle, and its context is current.
+            *context != current || !unsafe { driver.cuStreamQuery(stream.handle()) }.is_ok()
+        });
+        self.busy.is_empty()
+    }
+
+    /// Runs a call that may block: at once where nothing can keep it, else on another thread, which
+    /// answers.
+    fn may_block<T: Codec>(
+        &mut self,
+        ticket: Ticket,
+        work: impl FnOnce(&Driver) -> Answer<T> + Send + 'static,
+    ) -> End_ {
+        if self.is_idle() {
+            return now(work(&self.driver));
+        }
+        let context = match self.native_context(self.current) {
+            Ok(context) => Native::from(context),
+            Err(error) => return End_::Now(Err(error)),
+        };
+        let (driver, completer) = (self.driver.clone(), self.completer.clone());
+        self.blocking.run(move || {
+            // SAFETY: the context is one that the driver gave out.
+            let current = unsafe { driver.cuCtxSetCurrent(context.handle()) }.ok();
+            let answer = encode_reply(current.and_then(|()| work(&driver)));
+            // A queue that is dead has told the main thread so too.
+            let _ = completer.complete(ticket, &[&answer]);
+        });
+        End_::Later
+    }
+}
+
+/// A number that may go to another thread: an argument's slot, opened.
+macro_rules! auto_call {
+    (Sync $self:ident $context:ident $ticket:ident $request:ident $name:ident ($($p:ident: $t:ty),*)) => {{
+        $(let mut $p = match <$t as Argument>::open($request.$p, &$self.tables) {
+            Ok(slot) => slot,
+            Err(error) => return End_::Now(Err(error)),
+        };)*
+        $self.may_block($ticket, move |driver| {
+            // SAFETY: handles come from the tables, everything else is by value.
+            unsafe { driver.$name($(<$t as Argument>::argument(&mut $p)),*) }.ok()?;
+            reply::$name::decode(&[]).map_err(|_| CuResult::UNKNOWN)
+        })
+    }};
+    ($mode:ident $self:ident $context:ident $ticket:ident $request:ident $name:ident ($($p:ident: $t:ty),*)) => {
+        now($self.answer(|this| {
+            $(let mut $p = <$t as Argument>::open($request.$p, &this.tables)?;)*
+            if matches!(Mode::$mode, Mode::Post) {
+                #[allow(unused_mut)]
+                let mut stream = Native::from(ptr::null_mut::<c_void>());
+                $(if let Some(named) = <$t as Argument>::stream(&$p) { stream = named; })*
+                this.mark_busy($context, stream);
+            }
+            // SAFETY: handles come from the tables, places to fill are slots that outlive the call, and
+            // device addresses are the driver's to check.
+            unsafe { this.driver.$name($(<$t as Argument>::argument(&mut $p)),*) }.ok()?;
+            Ok(reply::$name { $($p: <$t as Argument>::close($p, &mut this.tables, $context)?),* })
+        }))
+    };
+}
+
+macro_rules! carry_out {
+    (
+        auto { $($(#[$adoc:meta])+ $anum:literal $aname:ident ($abase:literal, $asince:literal) $amode:ident ($($ap:ident: $at:ty),*);)* }
+        wire { $($wire:tt)* }
+        guest { $($guest:tt)* }
+    ) => {
+        impl Executor {
+            #[allow(non_snake_case, unused_variables)]
+            fn carry_out(&mut self, call: Call, context: u32, ticket: Ticket) -> End_ {
+                match call {
+                    $(Call::$aname(request) => auto_call!($amode self context ticket request $aname ($($ap: $at),*)),)*
+                    other => self.carry_out_message(other, context, ticket),
+                }
+            }
+        }
+    };
+}
+cuda_abi::with_calls!(carry_out);
+
+impl Executor {
+    fn answer<T>(&mut self, work: impl FnOnce(&mut Self) -> Answer<T>) -> Answer<T> {
+        work(self)
+    }
+
+    fn carry_out_message(&mut self, call: Call, context: u32, ticket: Ticket) -> End_ {
+        match call {
+            Call::DeviceName(r) => now(self.device_name(r)),
+            Call::PrimaryRetain(r) => now(self.primary_retain(r)),
+            // SAFETY: an ordinal by value; the driver checks it.
+            Call::PrimaryRelease(r) => now(unsafe { self.driver.cuDevicePrimaryCtxRelease_v2(r.device) }.ok()),
+            Call::PrimaryReset(r) => now(self.primary_reset(r)),
+            Call::PrimaryState(r) => now(self.primary_state(r)),
+            Call::PrimarySetFlags(r) => {
+                // SAFETY: numbers by value; the driver checks them.
+                now(unsafe { self.driver.cuDevicePrimaryCtxSetFlags_v2(r.device, r.flags) }.ok())
+            }
+            Call::ContextCreate(r) => now(self.context_create(r)),
+            Call::ContextDestroy(r) => now(self.context_destroy(r)),
+            Call::ImageData(r) => now(self.image_data(r)),
+            Call::ModuleLoad(r) => now(self.module_load(r, context)),
+            Call::ModuleUnload(r) => now(self.module_unload(r)),
+            Call::ModuleGetFunction(r) => now(self.module_get_function(r, context)),
+            Call::ModuleGetGlobal(r) => now(self.module_get_global(r)),
+            Call::MemAlloc(r) => now(self.mem_alloc(r)),
+            Call::MemFree(r) => self.mem_free(r),
+            Call::MemAllocAsync(r) => now(self.mem_alloc_async(r)),
+            Call::MemFreeAsync(r) => now(self.mem_free_async(r, context)),
+            Call::CopyIn(r) => now(self.copy_in(r, context)),
+            Call::CopyOut(r) => self.copy_out(r, ticket),
+            Call::CopyOutAsync(r) => now(self.copy_out_async(r, context)),
+            Call::RegionPin(r) => {
+                now(self.regions.pin(r.region, &self.driver).map(|device| reply::RegionPin { device }))
+            }
+            Call::RegionUnpin(r) => {
+                let regions = self.regions.clone();
+                self.may_block(ticket, move |driver| regions.unpin(r.region, driver))
+            }
+            Call::Fence(_) => now(Ok(())),
+            Call::Launch(r) => now(self.launch(r, context)),
+            // The `auto` calls are carried out from their declaration.
+            _ => End_::Now(Err(CuResult::NOT_SUPPORTED)),
+        }
+    }
+
+    fn device_name(&self, r: request::DeviceName) -> Answer<reply::DeviceName> {
+        let mut name = [0u8; 256];
+        // SAFETY: the buffer has the length that the driver is told.
+        unsafe { self.driver.cuDeviceGetName(name.as_mut_ptr().cast(), name.len() as i32, r.device) }.ok()?;
+        Ok(reply::DeviceName { name: Bytes(until_nul(&name)) })
+    }
+
+    fn primary_retain(&mut self, r: request::PrimaryRetain) -> Answer<()> {
+        let mut native: Handle = ptr::null_mut();
+        // SAFETY: the place outlives the call.
+        unsafe { self.driver.cuDevicePrimaryCtxRetain(&mut native, r.device) }.ok()?;
+        match Context::find(&self.tables, r.context) {
+            Ok(known) if known == Native::from(native) => Ok(()),
+            Ok(_) => Err(CuResult::INVALID_CONTEXT),
+            Err(_) => Context::insert(&mut self.tables, r.context, r.context.0, native.into()),
+        }
+    }
+
+    fn primary_reset(&mut self, r: request::PrimaryReset) -> Answer<()> {
+        let mut native: Handle = ptr::null_mut();
+        // SAFETY: the place outlives the call; the reference is given back below.
+        unsafe { self.driver.cuDevicePrimaryCtxRetain(&mut native, r.device) }.ok()?;
+        // SAFETY: it was retained just now.
+        unsafe { self.driver.cuDevicePrimaryCtxRelease_v2(r.device) }.ok()?;
+        // SAFETY: an ordinal by value.
+        unsafe { self.driver.cuDevicePrimaryCtxReset_v2(r.device) }.ok()?;
+        let native = Native::from(native);
+        let mut gone = Vec::new();
+        self.tables.contexts.remove_where(|index, value| {
+            if *value == native {
+                gone.push(index);
+            }
+            *value == native
+        });
+        for context in gone {
+            self.context_gone(context);
+        }
+        Ok(())
+    }
+
+    fn context_gone(&mut self, context: u32) {
+        self.tables.forget_context(context);
+        self.busy.retain(|(owner, _)| *owner != context);
+        if self.current == context {
+            self.current = 0;
+            // SAFETY: null takes the current context away.
+            let _ = unsafe { self.driver.cuCtxSetCurrent(ptr::null_mut()) };
+        }
+    }
+
+    fn primary_state(&self, r: request::PrimaryState) -> Answer<reply::PrimaryState> {
+        let mut state = reply::PrimaryState { flags: 0, active: 0 };
+        // SAFETY: both places outlive the call.
+        unsafe { self.driver.cuDevicePrimaryCtxGetState(r.device, &mut state.flags, &mut state.active) }.ok()?;
+        Ok(state)
+    }
+
+    fn context_create(&mut self, r: request::ContextCreate) -> Answer<()> {
+        Context::check_free(&self.tables, r.context)?;
+        let mut native: Handle = ptr::null_mut();
+        // SAFETY: the place outlives the call.
+        unsafe { self.driver.cuCtxCreate_v2(&mut native, r.flags, r.device) }.ok()?;
+        Context::insert(&mut self.tables, r.context, r.context.0, native.into())?;
+        // The driver made it current in this thread.
+        self.current = r.context.0;
+        Ok(())
+    }
+
+    fn context_destroy(&mut self, r: request::ContextDestroy) -> Answer<()> {
+        let native = Context::find(&self.tables, r.context).map_err(|_| CuResult::INVALID_CONTEXT)?;
+        // SAFETY: the handle is the driver's own.
+        unsafe { self.driver.cuCtxDestroy_v2(native.handle()) }.ok()?;
+        Context::remove(&mut self.tables, r.context)?;
+        self.context_gone(r.context.0);
+        Ok(())
+    }
+
+    fn image_data(&mut self, r: request::ImageData) -> Answer<()> {
+        let collected: usize = self.images.values().map(Vec::len).sum();
+        let more = match &r.data {
+            Payload::Inline(bytes) => bytes.0.len(),
+            Payload::Region(range) => usize::try_from(range.len).map_err(|_| CuResult::INVALID_VALUE)?,
+        };
+        if collected.saturating_add(more) > IMAGE_LIMIT || (self.images.len() >= IMAGES && !self.images.contains_key(&r.image)) {
+            return Err(CuResult::OUT_OF_MEMORY);
+        }
+        let place = match &r.data {
+            Payload::Inline(_) => None,
+            Payload::Region(range) => Some(self.regions.place(*range)?),
+        };
+        let image = self.images.entry(r.image).or_default();
+        match (&r.data, place) {
+            (Payload::Inline(bytes), _) => image.extend_from_slice(&bytes.0),
+            (_, Some(place)) => {
+                image.reserve(place.len());
+                // SAFETY: `place` is mapped for its length and the destination has room for it; the
+                // guest may write meanwhile, which a raw copy of bytes tolerates; the copy is
+                // private from here on.
+                unsafe {
+                    let end = image.as_mut_ptr().add(image.len());
+                    ptr::copy_nonoverlapping(place.address().cast::<u8>(), end, place.len());
+                    image.set_len(image.len().saturating_add(place.len()));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn module_load(&mut self, r: request::ModuleLoad, context: u32) -> Answer<reply::ModuleLoad> {
+        let mut image = self.images.remove(&r.image).ok_or(CuResult::INVALID_VALUE)?;
+        cuda_abi::Module::check_free(&self.tables, r.module)?;
+        image.resize(image.len().saturating_add(IMAGE_PADDING), 0);
+        let mut log = vec![0u8; LOG_BYTES];
+        let mut options = [JIT_ERROR_LOG_BUFFER, JIT_ERROR_LOG_BUFFER_SIZE];
+        let mut values = [log.as_mut_ptr().cast::<c_void>(), LOG_BYTES as *mut c_void];
+        let mut native: Handle = ptr::null_mut();
+        // SAFETY: the image is followed by zeros, the two options have their values, and the log
+        // buffer has the length that is told.
+        let status = unsafe {
+            self.driver.cuModuleLoadDataEx(
+                &mut native,
+                image.as_ptr().cast(),
+                options.len() as u32,
+                options.as_mut_ptr(),
+                values.as_mut_ptr(),
+            )
+        };
+        let mut log = until_nul(&log);
+        if status.is_ok() {
+            cuda_abi::Module::insert(&mut self.tables, r.module, context, native.into())?;
+        } else {
+            tracing::warn!(%status, log = %String::from_utf8_lossy(&log).trim_end(), "the driver refuses a module");
+        }
+        log.truncate(self.max_answer.saturating_sub(64));
+        Ok(reply::ModuleLoad { result: status.0, log: Bytes(log) })
+    }
+
+    fn module_unload(&mut self, r: request::ModuleUnload) -> Answer<()> {
+        let native = cuda_abi::Module::find(&self.tables, r.module)?;
+        // SAFETY: the handle is the driver's own.
+        unsafe { self.driver.cuModuleUnload(native.handle()) }.ok()?;
+        cuda_abi::Module::remove(&mut self.tables, r.module)?;
+        self.tables.functions.remove_where(|_, kernel| kernel.module == r.module.0);
+        Ok(())
+    }
+
+    fn module_get_function(
+        &mut self,
+        r: request::ModuleGetFunction,
+        context: u32,
+    ) -> Answer<reply::ModuleGetFunction> {
+        let module = cuda_abi::Module::find(&self.tables, r.module)?;
+        Function::check_free(&self.tables, r.function)?;
+        let name = CString::new(r.name.0).map_err(|_| CuResult::INVALID_VALUE)?;
+        let mut native: Handle = ptr::null_mut();
+        // SAFETY: the module is the driver's own handle, the name ends with NUL.
+        unsafe { self.driver.cuModuleGetFunction(&mut native, module.handle(), name.as_ptr()) }.ok()?;
+        let params = self.parameters(native)?;
+        let mut listed = Vec::new();
+        for (offset, size) in &params {
+            offset.put(&mut listed);
+            size.put(&mut listed);
+        }
+        let kernel = Kernel { native: native.into(), module: r.module.0, params };
+        self.tables.functions.insert(r.function.0, context, kernel)?;
+        Ok(reply::ModuleGetFunction { params: Bytes(listed) })
+    }
+
+    /// Offset and size of each parameter of a kernel, as the driver has them.
+    fn parameters(&self, function: Handle) -> Answer<Vec<(u32, u32)>> {
+        let mut params: Vec<(u32, u32)> = Vec::new();
+        for index in 0..=PARAM_LIMIT {
+            let (mut offset, mut size) = (0usize, 0usize);
+            // SAFETY: the function is the driver's own handle and both places outlive the call.
+            let status = unsafe { self.driver.cuFuncGetParamInfo(function, index, &mut offset, &mut size) };
+            if status == CuResult::INVALID_VALUE {
+                break;
+            }
+            if status == CuResult::NOT_SUPPORTED {
+                tracing::error!("the driver does not tell kernels' parameters (cuFuncGetParamInfo); install a driver of CUDA 12.4 or newer");
+            }
+            status.ok()?;
+            if offset.saturating_add(size) > PARAM_LIMIT {
+                return Err(CuResult::INVALID_IMAGE);
+            }
+            params.push((offset as u32, size as u32));
+        }
+        Ok(params)
+    }
+
+    fn module_get_global(&self, r: request::ModuleGetGlobal) -> Answer<reply::ModuleGetGlobal> {
+        let module = cuda_abi::Module::find(&self.tables, r.module)?;
+        let name = CString::new(r.name.0).map_err(|_| CuResult::INVALID_VALUE)?;
+        let (mut address, mut bytes) = (0, 0);
+        // SAFETY: the module is the driver's own handle, the name ends with NUL, the places outlive the call.
+        unsafe { self.driver.cuModuleGetGlobal_v2(&mut address, &mut bytes, module.handle(), name.as_ptr()) }.ok()?;
+        Ok(reply::ModuleGetGlobal { address, bytes: bytes as u64 })
+    }
+
+    fn mem_alloc(&self, r: request::MemAlloc) -> Answer<reply::MemAlloc> {
+        let bytes = usize::try_from(r.bytes).map_err(|_| CuResult::OUT_OF_MEMORY)?;
+        let mut address = 0;
+        // SAFETY: the place outlives the call.
+        unsafe { self.driver.cuMemAlloc_v2(&mut address, bytes) }.ok()?;
+        Ok(reply::MemAlloc { address })
+    }
+
+    /// Freeing waits for the device: where that is busy, another thread waits. A free answers nothing.
+    fn mem_free(&mut self, r: request::MemFree) -> End_ {
+        if self.is_idle() {
+            // SAFETY: an address by value; the driver checks it.
+            return now(unsafe { self.driver.cuMemFree_v2(r.address) }.ok());
+        }
+        let Ok(context) = self.native_context(self.current).map(Native::from) else {
+            return End_::Now(Err(CuResult::INVALID_CONTEXT));
+        };
+        let driver = self.driver.clone();
+        self.blocking.run(move || {
+            // SAFETY: the context is the driver's own, the address is by value.
+            let status = unsafe {
+                let _ = driver.cuCtxSetCurrent(context.handle());
+                driver.cuMemFree_v2(r.address)
+            };
+            if !status.is_ok() {
+                tracing::debug!(%status, "a posted free failed");
+            }
+        });
+        End_::Later
+    }
+
+    fn mem_alloc_async(&self, r: request::MemAllocAsync) -> Answer<reply::MemAllocAsync> {
+        let stream = Stream::find(&self.tables, r.stream)?;
+        let bytes = usize::try_from(r.bytes).map_err(|_| CuResult::OUT_OF_MEMORY)?;
+        let mut address = 0;
+        // SAFETY: the place outlives the call; the stream is the driver's own.
+        unsafe { self.driver.cuMemAllocAsync(&mut address, bytes, stream.handle()) }.ok()?;
+        Ok(reply::MemAllocAsync { address })
+    }
+
+    fn mem_free_async(&mut self, r: request::MemFreeAsync, context: u32) -> Answer<()> {
+        let stream = Stream::find(&self.tables, r.stream)?;
+        self.mark_busy(context, stream);
+        // SAFETY: an address by value; the stream is the driver's own.
+        unsafe { self.driver.cuMemFreeAsync(r.address, stream.handle()) }.ok()
+    }
+
+    fn copy_in(&mut self, r: request::CopyIn, context: u32) -> Answer<()> {
+        let stream = Stream::find(&self.tables, r.stream)?;
+        let place;
+        let (source, len): (*const c_void, usize) = match &r.data {
+            Payload::Inline(bytes) => (bytes.0.as_ptr().cast(), bytes.0.len()),
+            Payload::Region(range) => {
+                place = self.regions.place(*range)?;
+                (place.address(), place.len())
+            }
+        };
+        if r.ordered == 0 {
+            // SAFETY: the source is readable for `len`; the driver checks the device address.
+            return unsafe { self.driver.cuMemcpyHtoD_v2(r.address, source, len) }.ok();
+        }
+        self.mark_busy(context, stream);
+        // SAFETY: as above. A source that the driver has not registered is staged before the call
+        // returns; one that it has is a region, which stays mapped while it is registered.
+        unsafe { self.driver.cuMemcpyHtoDAsync_v2(r.address, source, len, stream.handle()) }.ok()
+    }
+
+    fn copy_out(&mut self, r: request::CopyOut, ticket: Ticket) -> End_ {
+        let (stream, place) = match self.copy_out_checked(&r) {
+            Ok(checked) => checked,
+            Err(error) => return End_::Now(Err(error)),
+        };
+        self.may_block(ticket, move |driver| {
+            let mut data = Vec::new();
+            let (target, len): (*mut c_void, usize) = match &place {
+                Some(place) => (place.address(), place.len()),
+                None => {
+                    data.resize(r.bytes as usize, 0u8);
+                    (data.as_mut_ptr().cast(), data.len())
+                }
+            };
+            if r.ordered == 0 {
+                // SAFETY: the target is writable for `len`; the driver checks the device address.
+                unsafe { driver.cuMemcpyDtoH_v2(target, r.address, len) }.ok()?;
+            } else {
+                // SAFETY: as above; the target stays until the stream has been waited for.
+                unsafe {
+                    let copied = driver.cuMemcpyDtoHAsync_v2(target, r.address, len, stream.handle());
+                    let waited = driver.cuStreamSynchronize(stream.handle());
+                    copied.ok()?;
+                    waited.ok()?;
+                }
+            }
+            Ok(reply::CopyOut { data: Bytes(data) })
+        })
+    }
+
+    fn copy_out_checked(&self, r: &request::CopyOut) -> Answer<(Native, Option<Place>)> {
+        let stream = Stream::find(&self.tables, r.stream)?;
+        if r.into.len != 0 {
+            if r.into.len != r.bytes {
+                return Err(CuResult::INVALID_VALUE);
+            }
+            return Ok((stream, Some(self.regions.place(r.into)?)));
+        }
+        if r.bytes > self.max_answer.saturating_sub(64) as u64 {
+            return Err(CuResult::INVALID_VALUE);
+        }
+        Ok((stream, None))
+    }
+
+    fn copy_out_async(&mut self, r: request::CopyOutAsync, context: u32) -> Answer<()> {
+        let stream = Stream::find(&self.tables, r.stream)?;
+        let place = self.regions.place(r.into)?;
+        self.mark_busy(context, stream);
+        // SAFETY: the place is writable for its length. Where the driver has it registered it stays
+        // mapped until it is unregistered; else the driver copies before the call returns.
+        unsafe { self.driver.cuMemcpyDtoHAsync_v2(place.address(), r.address, place.len(), stream.handle()) }.ok()
+    }
+
+    fn launch(&mut self, r: request::Launch, context: u32) -> Answer<()> {
+        let stream = Stream::find(&self.tables, r.stream)?;
+        let kernel = self.tables.functions.get(r.function.0)?;
+        let mut params = r.params.0;
+        let mut pointers = Vec::with_capacity(kernel.params.len());
+        for (offset, size) in &kernel.params {
+            let (start, len) = (*offset as usize, *size as usize);
+            let end = start.checked_add(len).ok_or(CuResult::INVALID_VALUE)?;
+            let param = params.get_mut(start..end).ok_or(CuResult::INVALID_VALUE)?;
+            pointers.push(param.as_mut_ptr().cast::<c_void>());
+        }
+        let (function, [gx, gy, gz], [bx, by, bz]) = (kernel.native, r.grid, r.block);
+        self.mark_busy(context, stream);
+        // SAFETY: the function and the stream are the driver's own handles; each pointer is to as many
+        // bytes as the driver said its parameter has, and they outlive the call, which copies them.
+        unsafe {
+            if r.cooperative == 0 {
+                self.driver.cuLaunchKernel(
+                    function.handle(), gx, gy, gz, bx, by, bz, r.shared,
+                    stream.handle(), pointers.as_mut_ptr(), ptr::null_mut(),
+                )
+            } else {
+                self.driver.cuLaunchCooperativeKernel(
+                    function.handle(), gx, gy, gz, bx, by, bz, r.shared,
+                    stream.handle(), pointers.as_mut_ptr(),
+                )
+            }
+        }
+        .ok()
+    }
+}
+
+/// `CU_JIT_ERROR_LOG_BUFFER`.
+const JIT_ERROR_LOG_BUFFER: i32 = cuda_abi::sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER as i32;
+/// `CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES`.
+const JIT_ERROR_LOG_BUFFER_SIZE: i32 = cuda_abi::sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES as i32;
+
+fn until_nul(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().copied().take_while(|b| *b != 0).collect()
+}
