@@ -635,8 +635,9 @@ impl Core {
         if !self.tree.can_commit(&transaction) {
             return Err(Errno::AGAIN);
         }
+        // C xenstored stops one short here.
         let over = |(owner, more): (DomId, i64)| {
-            !privileged(owner) && more > 0 && self.tree.owned(owner) as i64 + more > NODES_MAX
+            !privileged(owner) && more > 0 && self.tree.owned(owner) as i64 + more >= NODES_MAX
         };
         if !privileged(domid) && transaction.owned().any(over) {
             return Err(Errno::NOSPC);
@@ -911,9 +912,8 @@ fn change(
             if !privileged(domid) && owner != node.owner() {
                 return Err(Errno::PERM);
             }
-            // As xenstored has it: there is nowhere to count the node.
             if !exists(owner) {
-                return Err(Errno::NOMEM);
+                return Err(Errno::NOENT);
             }
             let mut changed = Node::clone(&node);
             changed.permissions = permissions;
