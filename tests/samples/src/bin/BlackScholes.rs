@@ -1,8 +1,4 @@
 //! BlackScholes: the prices of European options.
-#![allow(
-    non_snake_case,
-    reason = "the name that the CUDA SDK gives the program"
-)]
 
 use std::f64::consts::PI;
 use std::process::ExitCode;

@@ -1,8 +1,4 @@
 //! matrixMul: the product of two matrices of any size, tiled in shared memory.
-#![allow(
-    non_snake_case,
-    reason = "the name that the CUDA SDK gives the program"
-)]
 
 use std::process::ExitCode;
 

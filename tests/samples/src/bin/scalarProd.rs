@@ -1,8 +1,4 @@
 //! scalarProd: the scalar products of many pairs of vectors, reduced in shared memory and by shuffles.
-#![allow(
-    non_snake_case,
-    reason = "the name that the CUDA SDK gives the program"
-)]
 
 use std::process::ExitCode;
 

@@ -1,8 +1,4 @@
 //! vectorAdd: the sum of two vectors.
-#![allow(
-    non_snake_case,
-    reason = "the name that the CUDA SDK gives the program"
-)]
 
 use std::process::ExitCode;
 
