@@ -14,34 +14,41 @@ mod store;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use local_store::LocalStore;
 use proptest::prelude::*;
 use store::Host;
 use xen::store::wire::{self, Op};
+use xen::{DomId, Store};
 
 store_conformance!(LocalStore::start());
 
 impl Host for LocalStore {
-    fn socket(&self) -> std::path::PathBuf {
+    fn socket(&self) -> PathBuf {
         LocalStore::socket(self)
     }
 
-    fn create(&self) -> xen::DomId {
+    fn create(&self) -> DomId {
         LocalStore::create(self)
     }
 
-    fn guest(&self, domid: xen::DomId) -> xen::Store {
-        LocalStore::guest(self, domid)
+    fn guest(&self, domid: DomId) -> Store {
+        Store::connect(&self.guest_socket(domid)).unwrap()
     }
 
-    fn destroy(&self, domid: xen::DomId) {
-        LocalStore::destroy(self, domid);
+    fn destroy(&self, domid: DomId) {
+        self.server
+            .lock()
+            .unwrap()
+            .as_ref()
+            .unwrap()
+            .domain_destroyed(domid);
     }
 
     fn kill(&self) {
-        LocalStore::kill(self);
+        drop(self.server.lock().unwrap().take());
     }
 }
 
@@ -188,7 +195,7 @@ fn a_domain_has_only_so_many_connections() {
 fn a_guests_connections_share_its_quotas() {
     let host = LocalStore::start();
     let (domid, first) = host.boot();
-    let second = xen::Store::connect(&host.guest_socket(domid)).unwrap();
+    let second = Store::connect(&host.guest_socket(domid)).unwrap();
     let mut watches = Vec::new();
     while let Ok(watch) = if watches.len() % 2 == 0 {
         first.watch("data")

@@ -6,12 +6,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use tempfile::TempDir;
+use xen::DomId;
 use xen::local::xenstored::Server;
-use xen::{DomId, Store};
 
 pub struct LocalStore {
     folder: TempDir,
-    server: Mutex<Option<Server>>,
+    /// `None` once it is ended.
+    pub server: Mutex<Option<Server>>,
     next: AtomicU16,
 }
 
@@ -19,17 +20,16 @@ impl LocalStore {
     pub fn start() -> LocalStore {
         let folder = tempfile::tempdir().unwrap();
         let server = Server::new().unwrap();
-        server
-            .listen(
-                DomId(0),
-                UnixListener::bind(folder.path().join("dom0")).unwrap(),
-            )
-            .unwrap();
-        LocalStore {
+        let store = LocalStore {
             folder,
-            server: Mutex::new(Some(server)),
+            server: Mutex::new(None),
             next: AtomicU16::new(1),
-        }
+        };
+        server
+            .listen(DomId(0), UnixListener::bind(store.socket()).unwrap())
+            .unwrap();
+        *store.server.lock().unwrap() = Some(server);
+        store
     }
 
     /// dom0's socket.
@@ -42,6 +42,7 @@ impl LocalStore {
         self.folder.path().join(format!("dom{domid}"))
     }
 
+    /// The hypervisor's part in creating a domain.
     pub fn create(&self) -> DomId {
         let domid = DomId(self.next.fetch_add(1, Ordering::Relaxed));
         let listener = UnixListener::bind(self.guest_socket(domid)).unwrap();
@@ -50,22 +51,5 @@ impl LocalStore {
         server.domain_created(domid);
         server.listen(domid, listener).unwrap();
         domid
-    }
-
-    pub fn guest(&self, domid: DomId) -> Store {
-        Store::connect(&self.guest_socket(domid)).unwrap()
-    }
-
-    pub fn destroy(&self, domid: DomId) {
-        self.server
-            .lock()
-            .unwrap()
-            .as_ref()
-            .unwrap()
-            .domain_destroyed(domid);
-    }
-
-    pub fn kill(&self) {
-        drop(self.server.lock().unwrap().take());
     }
 }

@@ -4,6 +4,8 @@
 //! everybody without ever waiting for anybody. It must never be brought down, blocked or filled by a client.
 
 mod core;
+#[cfg(test)]
+mod model;
 mod outbox;
 mod tree;
 

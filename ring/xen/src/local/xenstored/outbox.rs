@@ -47,6 +47,7 @@ struct Item {
 #[derive(Debug)]
 pub struct Outbox {
     privileged: bool,
+    patience: Duration,
     items: VecDeque<Item>,
     /// The events that wait and of which no byte was sent.
     events: HashSet<Arc<[u8]>>,
@@ -64,6 +65,7 @@ impl Outbox {
     pub fn new(privileged: bool) -> Outbox {
         Outbox {
             privileged,
+            patience: PATIENCE,
             items: VecDeque::new(),
             events: HashSet::new(),
             bytes: 0,
@@ -175,7 +177,7 @@ impl Outbox {
 
     fn is_stuck(&self) -> bool {
         self.stuck_since
-            .is_some_and(|since| since.elapsed() > PATIENCE)
+            .is_some_and(|since| since.elapsed() > self.patience)
     }
 
     /// Lets go of the domains that wait for this client, where it has taken nothing for too long.
@@ -190,5 +192,80 @@ impl Outbox {
     /// Whether any domain waits for this client.
     pub fn holds_up_others(&self) -> bool {
         self.items.iter().any(|item| item.charge.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(outbox: &mut Outbox) -> Option<Vec<u8>> {
+        let bytes = outbox.front()?.to_vec();
+        outbox.sent(bytes.len());
+        Some(bytes)
+    }
+
+    #[test]
+    fn identical_events_wait_once() {
+        let mut outbox = Outbox::new(true);
+        outbox.event("/a", b"t", false, None);
+        outbox.event("/b", b"t", false, None);
+        outbox.event("/a", b"t", false, None);
+        let first = take(&mut outbox).unwrap();
+        assert!(first.ends_with(b"/a\0t\0"));
+        // What was sent is another event the next time, even where only its first byte was sent.
+        outbox.event("/a", b"t", false, None);
+        outbox.sent(1);
+        outbox.event("/b", b"t", false, None);
+        let rest: Vec<Vec<u8>> = std::iter::from_fn(|| take(&mut outbox)).collect();
+        assert_eq!(rest.len(), 3);
+        // Domains that come and go are counted.
+        outbox.event("@releaseDomain", b"t", true, None);
+        outbox.event("@releaseDomain", b"t", true, None);
+        assert_eq!(std::iter::from_fn(|| take(&mut outbox)).count(), 2);
+    }
+
+    #[test]
+    fn who_takes_nothing_is_cut_off() {
+        let mut outbox = Outbox::new(false);
+        let mut events = 0;
+        while !outbox.overflowed() {
+            outbox.event(&format!("/{events}"), b"t", false, None);
+            events += 1;
+            assert!(events <= GUEST_BYTES);
+        }
+        assert_eq!(outbox.front(), None);
+    }
+
+    #[test]
+    fn a_request_is_outstanding_until_dom0_has_its_events() {
+        let account = Arc::new(AtomicUsize::new(0));
+        let (mut dom0, mut guest) = (Outbox::new(true), Outbox::new(false));
+        let charge = Charge::new(&account);
+        for outbox in [&mut dom0, &mut guest] {
+            outbox.event("/a", b"t", false, Some(&charge));
+            outbox.event("/b", b"t", false, Some(&charge));
+        }
+        drop(charge);
+        assert!(dom0.holds_up_others() && !guest.holds_up_others());
+        take(&mut dom0).unwrap();
+        assert_eq!(account.load(Ordering::Relaxed), 1);
+        take(&mut dom0).unwrap();
+        assert_eq!(account.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn patience_ends() {
+        let account = Arc::new(AtomicUsize::new(0));
+        let mut dom0 = Outbox::new(true);
+        dom0.event("/a", b"t", false, Some(&Charge::new(&account)));
+        dom0.lose_patience();
+        assert_eq!(account.load(Ordering::Relaxed), 1);
+        dom0.patience = Duration::ZERO;
+        dom0.lose_patience();
+        assert_eq!(account.load(Ordering::Relaxed), 0);
+        // And nobody else waits for it, until it takes something again.
+        dom0.event("/b", b"t", false, Some(&Charge::new(&account)));
+        assert!(!dom0.holds_up_others());
     }
 }
