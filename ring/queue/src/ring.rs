@@ -275,3 +275,176 @@ pub(crate) fn progress_is_awaited(pages: &Pages, (old, new): (u32, u32)) -> bool
         new,
     )
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Layout, inproc};
+
+    /// Both halves of one ring whose indices stand at `start`, as if it had run for long.
+    fn halves(ring: RingId, start: u32) -> (Pages, Producer, Consumer) {
+        let layout = Layout::new(4096, 4096, 0).unwrap();
+        let pages = Pages::new(inproc::memory(layout.total_bytes()), layout).unwrap();
+        pages.word(ring.prod()).store(start, Ordering::Relaxed);
+        pages.word(ring.cons()).store(start, Ordering::Relaxed);
+        pages
+            .word(ring.prod_event())
+            .store(start.wrapping_add(1), Ordering::Relaxed);
+        let mut producer = Producer::new(pages.clone(), ring);
+        (producer.prod, producer.cons) = (start, start);
+        let mut consumer = Consumer::new(pages.clone(), ring);
+        (consumer.prod, consumer.read, consumer.cons) = (start, start, start);
+        (pages, producer, consumer)
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Push(Vec<Vec<u8>>),
+        Take,
+        Arm,
+        Release,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let part = prop::collection::vec(any::<u8>(), 0..400);
+        prop::collection::vec(
+            prop_oneof![
+                4 => prop::collection::vec(part, 0..5).prop_map(Step::Push),
+                4 => Just(Step::Take),
+                1 => Just(Step::Arm),
+                2 => Just(Step::Release),
+            ],
+            1..120,
+        )
+    }
+
+    proptest! {
+        /// Records of any sizes, cut into any parts, arrive whole and in order, wherever the indices
+        /// stand; a notification is asked for exactly when the consumer armed and has not been
+        /// notified since; what is left of the last word is zero.
+        #[test]
+        fn records_go_round(
+            steps in steps(),
+            start in prop_oneof![Just(0u32), any::<u32>(), u32::MAX - 8192..=u32::MAX],
+            completion in any::<bool>(),
+        ) {
+            let ring = if completion { RingId::Completion } else { RingId::Submission };
+            let start = start & !7;
+            let (_pages, mut producer, mut consumer) = halves(ring, start);
+            let mut under_way: VecDeque<(Ticket, Vec<u8>)> = VecDeque::new();
+            let (mut used, mut taken) = (0u32, 0u32);
+            let mut ticket = 0;
+            let mut armed = true;
+            let mut buf = vec![0xee; 10];
+            for step in steps {
+                match step {
+                    Step::Push(parts) => {
+                        let whole = parts.concat();
+                        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+                        let Ok(need) = producer.measure(&parts) else {
+                            prop_assert!(whole.len() > 1024);
+                            continue;
+                        };
+                        prop_assert_eq!(need as usize, 16 + whole.len().div_ceil(8) * 8);
+                        let room = producer.has_room(need).unwrap();
+                        prop_assert_eq!(room, used + need <= 4096);
+                        if room {
+                            ticket += 1;
+                            let last = producer.prod.wrapping_add(need - 8);
+                            let notify = producer.push(need, Head { ticket, flags: 1 }, &parts);
+                            prop_assert_eq!(notify, armed);
+                            armed = false;
+                            let rest = whole.len() % 8;
+                            if rest > 0 {
+                                prop_assert_eq!(producer.track.load(last) >> (8 * rest), 0);
+                            }
+                            used += need;
+                            under_way.push_back((ticket, whole));
+                        }
+                    }
+                    Step::Take => {
+                        let head = consumer.take(&mut buf).unwrap();
+                        match under_way.pop_front() {
+                            None => prop_assert!(head.is_none()),
+                            Some((ticket, whole)) => {
+                                prop_assert_eq!(head.map(|head| head.ticket), Some(ticket));
+                                taken += record_bytes(whole.len() as u32);
+                                prop_assert_eq!(&buf, &whole);
+                            }
+                        }
+                    }
+                    // An end arms when it found nothing to take.
+                    Step::Arm => if under_way.is_empty() {
+                        consumer.arm();
+                        armed = true;
+                    },
+                    Step::Release => {
+                        let (from, to) = consumer.release();
+                        prop_assert_eq!(to.wrapping_sub(from), taken);
+                        used -= std::mem::take(&mut taken);
+                    }
+                }
+            }
+        }
+
+        /// Whatever the peer writes into its index, a producer never counts more room than it has.
+        #[test]
+        fn a_consumer_index_is_believed_only_if_it_can_be(start in any::<u32>(), lie in any::<u32>()) {
+            let start = start & !7;
+            let (pages, mut producer, _) = halves(RingId::Submission, start);
+            for ticket in 1..=4 {
+                prop_assert!(producer.has_room(1024).unwrap());
+                producer.push(1024, Head { ticket, flags: 0 }, &[&[0; 1008]]);
+            }
+            pages.word(Word::SqCons).store(lie, Ordering::Relaxed);
+            let freed = lie.wrapping_sub(start);
+            match producer.has_room(1024) {
+                Ok(room) => {
+                    prop_assert!(freed <= 4096 && freed % 8 == 0);
+                    prop_assert_eq!(room, freed >= 1024);
+                }
+                Err(_) => prop_assert!(freed > 4096 || freed % 8 != 0),
+            }
+        }
+
+        /// The same for a producer's index, and for the header of the record it points at.
+        #[test]
+        fn a_producer_index_and_a_header_are_believed_only_if_they_can_be(
+            start in any::<u32>(),
+            lie in prop_oneof![any::<u32>(), (0u32..5000).prop_map(|n| n & !7)],
+            len in prop_oneof![any::<u32>(), 0u32..1100],
+        ) {
+            let start = start & !7;
+            let (pages, _, mut consumer) = halves(RingId::Completion, start);
+            pages.word(Word::CqProd).store(start.wrapping_add(lie), Ordering::Relaxed);
+            consumer.track.store(start, len.into());
+            let mut buf = Vec::new();
+            match consumer.take(&mut buf) {
+                Ok(None) => prop_assert_eq!(lie, 0),
+                Ok(Some(_)) => {
+                    prop_assert!(lie <= 4096 && lie % 8 == 0);
+                    prop_assert!(len <= 1024 && record_bytes(len) <= lie);
+                    prop_assert_eq!(buf.len(), len as usize);
+                }
+                Err(_) => prop_assert!(
+                    lie > 4096 || lie % 8 != 0 || len > 1024 || record_bytes(len) > lie
+                ),
+            }
+        }
+    }
+
+    #[test]
+    fn an_event_is_passed_by_the_move_that_crosses_it() {
+        assert!(passes(1, 0, 8));
+        assert!(passes(8, 0, 8));
+        assert!(!passes(9, 0, 8));
+        assert!(!passes(0, 0, 8));
+        assert!(!passes(5, 8, 8));
+        assert!(passes(u32::MAX - 6, u32::MAX - 7, 0));
+        assert!(passes(1, u32::MAX - 7, 8));
+    }
+}
