@@ -5,7 +5,10 @@
 //! means: that is the frontend's and the worker's.
 
 use crate::codec::{Bytes, Codec, DecodeError, Id, Payload, Range, Reader, messages};
-use cuda_abi::{Context, CuResult, End, Event, Function, Kind, Module, New, Opt, Out, Param, Stream, Use, Uuid, Val, Wire};
+use cuda_abi::{
+    Context, CuResult, End, Event, Function, Kind, Module, New, Opt, Out, Param, Stream, Use, Uuid,
+    Val, Wire,
+};
 
 messages! {
     /// What stands in front of every call.
@@ -129,7 +132,12 @@ cuda_abi::with_calls!(requests);
 /// A whole record for `request` by a thread whose current context is `context`.
 pub fn encode_call<R: Request>(context: u32, request: &R) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
-    CallHeader { call: R::CALL as u16, reserved: 0, context }.put(&mut out);
+    CallHeader {
+        call: R::CALL as u16,
+        reserved: 0,
+        context,
+    }
+    .put(&mut out);
     request.put(&mut out);
     out
 }
@@ -138,7 +146,11 @@ pub fn encode_call<R: Request>(context: u32, request: &R) -> Vec<u8> {
 pub fn encode_reply<T: Codec>(result: Result<T, CuResult>) -> Vec<u8> {
     let mut out = Vec::with_capacity(32);
     let status = result.as_ref().err().map_or(CuResult::SUCCESS.0, |e| e.0);
-    ReplyHeader { status, reserved: 0 }.put(&mut out);
+    ReplyHeader {
+        status,
+        reserved: 0,
+    }
+    .put(&mut out);
     if let Ok(reply) = result {
         reply.put(&mut out);
     }
@@ -184,19 +196,33 @@ mod tests {
 
     #[test]
     fn only_what_a_parameter_says_travels() {
-        let request = request::cuEventElapsedTime { pMilliseconds: (), hStart: Id::new(1), hEnd: Id::new(2) };
+        let request = request::cuEventElapsedTime {
+            pMilliseconds: (),
+            hStart: Id::new(1),
+            hEnd: Id::new(2),
+        };
         assert_eq!(request.encode().len(), 8);
-        let reply = reply::cuEventElapsedTime { pMilliseconds: 1.5, hStart: (), hEnd: () };
+        let reply = reply::cuEventElapsedTime {
+            pMilliseconds: 1.5,
+            hStart: (),
+            hEnd: (),
+        };
         assert_eq!(reply.encode(), 1.5f32.to_le_bytes());
     }
 
     #[test]
     fn an_error_carries_no_reply() {
         let bytes = encode_reply::<reply::MemAlloc>(Err(CuResult::OUT_OF_MEMORY));
-        assert_eq!(decode_reply::<reply::MemAlloc>(&bytes), Ok(Err(CuResult::OUT_OF_MEMORY)));
+        assert_eq!(
+            decode_reply::<reply::MemAlloc>(&bytes),
+            Ok(Err(CuResult::OUT_OF_MEMORY))
+        );
         // A code that no header knows passes through unchanged.
         let bytes = encode_reply::<reply::MemAlloc>(Err(CuResult(77_777)));
-        assert_eq!(decode_reply::<reply::MemAlloc>(&bytes), Ok(Err(CuResult(77_777))));
+        assert_eq!(
+            decode_reply::<reply::MemAlloc>(&bytes),
+            Ok(Err(CuResult(77_777)))
+        );
     }
 
     proptest! {

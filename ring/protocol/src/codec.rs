@@ -121,7 +121,10 @@ impl Codec for usize {
     }
     fn take(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let value = u64::take(from)?;
-        usize::try_from(value).map_err(|_| DecodeError::Invalid { what: "size_t", value })
+        usize::try_from(value).map_err(|_| DecodeError::Invalid {
+            what: "size_t",
+            value,
+        })
     }
 }
 
@@ -176,7 +179,11 @@ impl<T: Codec> Codec for Vec<T> {
     fn take(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let len = u32::take(from)?;
         if len > LIST_LIMIT {
-            return Err(DecodeError::TooLong { what: "list", len: len.into(), limit: LIST_LIMIT.into() });
+            return Err(DecodeError::TooLong {
+                what: "list",
+                len: len.into(),
+                limit: LIST_LIMIT.into(),
+            });
         }
         (0..len).map(|_| T::take(from)).collect()
     }
@@ -238,7 +245,11 @@ impl Codec for Range {
         self.len.put(out);
     }
     fn take(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Range { region: u32::take(from)?, offset: u64::take(from)?, len: u64::take(from)? })
+        Ok(Range {
+            region: u32::take(from)?,
+            offset: u64::take(from)?,
+            len: u64::take(from)?,
+        })
     }
 }
 
@@ -268,7 +279,10 @@ impl Codec for Payload {
         match u8::take(from)? {
             0 => Bytes::take(from).map(Payload::Inline),
             1 => Range::take(from).map(Payload::Region),
-            value => Err(DecodeError::Invalid { what: "payload kind", value: value.into() }),
+            value => Err(DecodeError::Invalid {
+                what: "payload kind",
+                value: value.into(),
+            }),
         }
     }
 }

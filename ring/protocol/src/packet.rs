@@ -6,8 +6,8 @@
 
 use crate::codec::{Codec, DecodeError, messages};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
 };
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -41,7 +41,11 @@ pub enum PacketError {
 }
 
 /// Sends one message with its descriptors.
-pub fn send(socket: impl AsFd, message: &impl Codec, fds: &[BorrowedFd<'_>]) -> Result<(), PacketError> {
+pub fn send(
+    socket: impl AsFd,
+    message: &impl Codec,
+    fds: &[BorrowedFd<'_>],
+) -> Result<(), PacketError> {
     let bytes = message.encode();
     if bytes.len() > MAX_PACKET || fds.len() > MAX_FDS {
         return Err(PacketError::Malformed("too long to send"));
@@ -52,10 +56,17 @@ pub fn send(socket: impl AsFd, message: &impl Codec, fds: &[BorrowedFd<'_>]) -> 
         return Err(PacketError::Malformed("too many descriptors"));
     }
     loop {
-        match rustix::net::sendmsg(&socket, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL) {
+        match rustix::net::sendmsg(
+            &socket,
+            &[IoSlice::new(&bytes)],
+            &mut control,
+            SendFlags::NOSIGNAL,
+        ) {
             Ok(_) => return Ok(()),
             Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => return Err(PacketError::Closed),
+            Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => {
+                return Err(PacketError::Closed);
+            }
             Err(e) => return Err(PacketError::Io(e.into())),
         }
     }
@@ -63,7 +74,8 @@ pub fn send(socket: impl AsFd, message: &impl Codec, fds: &[BorrowedFd<'_>]) -> 
 
 /// Waits for one message.
 pub fn receive<M: Codec>(socket: impl AsFd) -> Result<(M, Vec<OwnedFd>), PacketError> {
-    receive_with(socket, RecvFlags::CMSG_CLOEXEC).and_then(|m| m.ok_or(PacketError::Malformed("nothing received")))
+    receive_with(socket, RecvFlags::CMSG_CLOEXEC)
+        .and_then(|m| m.ok_or(PacketError::Malformed("nothing received")))
 }
 
 /// Takes one message if there is one.
@@ -71,12 +83,20 @@ pub fn try_receive<M: Codec>(socket: impl AsFd) -> Result<Option<(M, Vec<OwnedFd
     receive_with(socket, RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT)
 }
 
-fn receive_with<M: Codec>(socket: impl AsFd, flags: RecvFlags) -> Result<Option<(M, Vec<OwnedFd>)>, PacketError> {
+fn receive_with<M: Codec>(
+    socket: impl AsFd,
+    flags: RecvFlags,
+) -> Result<Option<(M, Vec<OwnedFd>)>, PacketError> {
     let mut bytes = vec![0; MAX_PACKET];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = loop {
-        match rustix::net::recvmsg(&socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags) {
+        match rustix::net::recvmsg(
+            &socket,
+            &mut [IoSliceMut::new(&mut bytes)],
+            &mut control,
+            flags,
+        ) {
             Ok(received) => break received,
             Err(rustix::io::Errno::INTR) => {}
             Err(rustix::io::Errno::AGAIN) => return Ok(None),
@@ -131,41 +151,70 @@ pub fn put_extents(extents: &[Extent], fds: &mut Vec<Arc<OwnedFd>>) -> Vec<WireE
                 fds.push(extent.fd.clone());
                 fds.len().saturating_sub(1)
             });
-            WireExtent { fd: fd as u32, offset: extent.offset, pages: extent.pages }
+            WireExtent {
+                fd: fd as u32,
+                offset: extent.offset,
+                pages: extent.pages,
+            }
         })
         .collect()
 }
 
 /// Names an event channel in a message; duplicates of its descriptors are appended to `fds`.
-pub fn put_event(event: &EventChannel, fds: &mut Vec<Arc<OwnedFd>>) -> Result<WireEvent, PacketError> {
+pub fn put_event(
+    event: &EventChannel,
+    fds: &mut Vec<Arc<OwnedFd>>,
+) -> Result<WireEvent, PacketError> {
     let parts = event.to_parts()?;
     let first = fds.len() as u32;
     let count = parts.fds.len() as u32;
     fds.extend(parts.fds.into_iter().map(Arc::new));
-    Ok(WireEvent { kind: parts.kind as u8, port: parts.port.0, fds: (first..first.saturating_add(count)).collect() })
+    Ok(WireEvent {
+        kind: parts.kind as u8,
+        port: parts.port.0,
+        fds: (first..first.saturating_add(count)).collect(),
+    })
 }
 
 /// The extents that a message names.
-pub fn take_extents(extents: &[WireExtent], fds: &[Arc<OwnedFd>]) -> Result<Vec<Extent>, PacketError> {
+pub fn take_extents(
+    extents: &[WireExtent],
+    fds: &[Arc<OwnedFd>],
+) -> Result<Vec<Extent>, PacketError> {
     extents
         .iter()
         .map(|extent| {
-            let fd = fds.get(extent.fd as usize).ok_or(PacketError::Malformed("it names a descriptor it lacks"))?;
-            Ok(Extent { fd: fd.clone(), offset: extent.offset, pages: extent.pages })
+            let fd = fds
+                .get(extent.fd as usize)
+                .ok_or(PacketError::Malformed("it names a descriptor it lacks"))?;
+            Ok(Extent {
+                fd: fd.clone(),
+                offset: extent.offset,
+                pages: extent.pages,
+            })
         })
         .collect()
 }
 
 /// The event channel that a message names.
 pub fn take_event(event: &WireEvent, fds: &[Arc<OwnedFd>]) -> Result<EventChannel, PacketError> {
-    let kind = event.kind.try_into().map_err(|_| PacketError::Malformed("unknown kind of event channel"))?;
+    let kind = event
+        .kind
+        .try_into()
+        .map_err(|_| PacketError::Malformed("unknown kind of event channel"))?;
     let fds = event
         .fds
         .iter()
         .map(|fd| {
-            let fd = fds.get(*fd as usize).ok_or(PacketError::Malformed("it names a descriptor it lacks"))?;
+            let fd = fds
+                .get(*fd as usize)
+                .ok_or(PacketError::Malformed("it names a descriptor it lacks"))?;
             fd.try_clone().map_err(PacketError::Io)
         })
         .collect::<Result<Vec<OwnedFd>, _>>()?;
-    Ok(EventChannel::from_parts(EventChannelParts { kind, port: Port(event.port), fds })?)
+    Ok(EventChannel::from_parts(EventChannelParts {
+        kind,
+        port: Port(event.port),
+        fds,
+    })?)
 }

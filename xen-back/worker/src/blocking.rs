@@ -37,7 +37,9 @@ impl Blocking {
         state.threads = state.threads.saturating_add(1);
         drop(state);
         let shared = self.shared.clone();
-        let started = thread::Builder::new().name("vgpu-blocking".into()).spawn(move || work(&shared));
+        let started = thread::Builder::new()
+            .name("vgpu-blocking".into())
+            .spawn(move || work(&shared));
         if let Err(error) = started {
             tracing::warn!(%error, "no thread for a call that blocks; it waits its turn");
             let mut state = lock(&self.shared.0);
@@ -114,7 +116,10 @@ mod tests {
             let done = done.clone();
             blocking.run(move || done.send(n).unwrap());
         }
-        assert_eq!(finished.iter().take(THREAD_LIMIT * 4).count(), THREAD_LIMIT * 4);
+        assert_eq!(
+            finished.iter().take(THREAD_LIMIT * 4).count(),
+            THREAD_LIMIT * 4
+        );
         assert!(lock(&blocking.shared.0).threads <= THREAD_LIMIT);
     }
 }

@@ -10,12 +10,13 @@ use crate::param::Argument;
 use crate::regions::{Place, Regions};
 use crate::tables::{Kernel, Named, Native, Tables};
 use cuda_abi::{
-    Context, CuResult, Driver, End, Event, Function, Handle, Mode, New, Opt, Out, Stream, Use, Uuid, Val, Wire,
+    Context, CuResult, Driver, End, Event, Function, Handle, Mode, New, Opt, Out, Stream, Use,
+    Uuid, Val, Wire,
 };
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::ptr;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use vgpu_protocol::calls::{Call, encode_reply, reply, request};
 use vgpu_protocol::codec::{Bytes, Codec, DecodeError, Id, Payload};
 use vgpu_ring::{Completer, Ticket};
@@ -63,6 +64,37 @@ pub struct Executor {
     busy: Vec<(u32, Native)>,
     /// Longest answer, in bytes.
     max_answer: usize,
+    /// Frees that other threads have not carried out yet.
+    frees: Arc<Frees>,
+}
+
+/// Counts frees that wait for the device, so that who allocates or asks for free memory can wait for
+/// them: in the program's order they came first.
+#[derive(Default)]
+struct Frees {
+    count: Mutex<usize>,
+    done: Condvar,
+}
+
+impl Frees {
+    fn count(&self) -> MutexGuard<'_, usize> {
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn begin(&self) {
+        let mut count = self.count();
+        *count = count.saturating_add(1);
+    }
+    fn end(&self) {
+        let mut count = self.count();
+        *count = count.saturating_sub(1);
+        self.done.notify_all();
+    }
+    fn any(&self) -> bool {
+        *self.count() != 0
+    }
+    fn wait(&self) {
+        drop(self.done.wait_while(self.count(), |count| *count != 0));
+    }
 }
 
 /// How a call ends.
@@ -79,7 +111,12 @@ fn now<T: Codec>(answer: Answer<T>) -> End_ {
 
 impl Executor {
     /// An executor whose process has done nothing yet. `max_answer`: the completion ring's longest record.
-    pub fn new(driver: Arc<Driver>, regions: Arc<Regions>, completer: Completer, max_answer: usize) -> Self {
+    pub fn new(
+        driver: Arc<Driver>,
+        regions: Arc<Regions>,
+        completer: Completer,
+        max_answer: usize,
+    ) -> Self {
         Executor {
             driver,
             regions,
@@ -91,11 +128,17 @@ impl Executor {
             current: 0,
             pending: None,
             busy: Vec::new(),
+            frees: Arc::default(),
         }
     }
 
     /// Carries out one record. Returns an error only where the channel is to end.
-    pub fn execute(&mut self, record: &[u8], ticket: Ticket, wants_answer: bool) -> Result<(), Fatal> {
+    pub fn execute(
+        &mut self,
+        record: &[u8],
+        ticket: Ticket,
+        wants_answer: bool,
+    ) -> Result<(), Fatal> {
         let (header, call) = Call::decode(record)?;
         let number = call.number();
         let posted = number.mode() == Mode::Post;
@@ -103,7 +146,9 @@ impl Executor {
             return Err(Fatal::Answer(number));
         }
         if !posted && let Some(error) = self.pending.take() {
-            return Ok(self.completer.complete(ticket, &[&encode_reply::<()>(Err(error))])?);
+            return Ok(self
+                .completer
+                .complete(ticket, &[&encode_reply::<()>(Err(error))])?);
         }
         let end = match self.make_current(header.context) {
             Ok(()) => self.carry_out(call, header.context, ticket),
@@ -138,7 +183,8 @@ impl Executor {
         if context == 0 {
             return Ok(ptr::null_mut());
         }
-        let native = Context::find(&self.tables, Id::new(context)).map_err(|_| CuResult::INVALID_CONTEXT)?;
+        let native =
+            Context::find(&self.tables, Id::new(context)).map_err(|_| CuResult::INVALID_CONTEXT)?;
         Ok(native.handle())
     }
 
@@ -225,6 +271,8 @@ macro_rules! carry_out {
             #[allow(non_snake_case, unused_variables)]
             fn carry_out(&mut self, call: Call, context: u32, ticket: Ticket) -> End_ {
                 match call {
+                    // Free memory is what it is after the frees before it.
+                    Call::cuMemGetInfo_v2(_) if self.frees.any() => self.mem_get_info(ticket),
                     $(Call::$aname(request) => auto_call!($amode self context ticket request $aname ($($ap: $at),*)),)*
                     other => self.carry_out_message(other, context, ticket),
                 }
@@ -241,10 +289,11 @@ impl Executor {
 
     fn carry_out_message(&mut self, call: Call, context: u32, ticket: Ticket) -> End_ {
         match call {
+            Call::DriverVersion(_) => now(self.driver_version()),
+            Call::DeviceAttribute(r) => now(self.device_attribute(r)),
             Call::DeviceName(r) => now(self.device_name(r)),
             Call::PrimaryRetain(r) => now(self.primary_retain(r)),
-            // SAFETY: an ordinal by value; the driver checks it.
-            Call::PrimaryRelease(r) => now(unsafe { self.driver.cuDevicePrimaryCtxRelease_v2(r.device) }.ok()),
+            Call::PrimaryRelease(r) => now(self.primary_release(r)),
             Call::PrimaryReset(r) => now(self.primary_reset(r)),
             Call::PrimaryState(r) => now(self.primary_state(r)),
             Call::PrimarySetFlags(r) => {
@@ -258,16 +307,17 @@ impl Executor {
             Call::ModuleUnload(r) => now(self.module_unload(r)),
             Call::ModuleGetFunction(r) => now(self.module_get_function(r, context)),
             Call::ModuleGetGlobal(r) => now(self.module_get_global(r)),
-            Call::MemAlloc(r) => now(self.mem_alloc(r)),
-            Call::MemFree(r) => self.mem_free(r),
+            Call::MemAlloc(r) => self.mem_alloc(r, ticket),
+            Call::MemFree(r) => now(self.mem_free(r)),
             Call::MemAllocAsync(r) => now(self.mem_alloc_async(r)),
             Call::MemFreeAsync(r) => now(self.mem_free_async(r, context)),
             Call::CopyIn(r) => now(self.copy_in(r, context)),
             Call::CopyOut(r) => self.copy_out(r, ticket),
             Call::CopyOutAsync(r) => now(self.copy_out_async(r, context)),
-            Call::RegionPin(r) => {
-                now(self.regions.pin(r.region, &self.driver).map(|device| reply::RegionPin { device }))
-            }
+            Call::RegionPin(r) => now(self
+                .regions
+                .pin(r.region, &self.driver)
+                .map(|device| reply::RegionPin { device })),
             Call::RegionUnpin(r) => {
                 let regions = self.regions.clone();
                 self.may_block(ticket, move |driver| regions.unpin(r.region, driver))
@@ -279,11 +329,35 @@ impl Executor {
         }
     }
 
+    fn driver_version(&self) -> Answer<reply::DriverVersion> {
+        let mut version = 0;
+        // SAFETY: the place outlives the call.
+        unsafe { self.driver.cuDriverGetVersion(&mut version) }.ok()?;
+        Ok(reply::DriverVersion { version })
+    }
+
+    fn device_attribute(&self, r: request::DeviceAttribute) -> Answer<reply::DeviceAttribute> {
+        let mut value = 0;
+        // SAFETY: the place outlives the call; the driver checks the numbers.
+        unsafe {
+            self.driver
+                .cuDeviceGetAttribute(&mut value, r.attribute, r.device)
+        }
+        .ok()?;
+        Ok(reply::DeviceAttribute { value })
+    }
+
     fn device_name(&self, r: request::DeviceName) -> Answer<reply::DeviceName> {
         let mut name = [0u8; 256];
         // SAFETY: the buffer has the length that the driver is told.
-        unsafe { self.driver.cuDeviceGetName(name.as_mut_ptr().cast(), name.len() as i32, r.device) }.ok()?;
-        Ok(reply::DeviceName { name: Bytes(until_nul(&name)) })
+        unsafe {
+            self.driver
+                .cuDeviceGetName(name.as_mut_ptr().cast(), name.len() as i32, r.device)
+        }
+        .ok()?;
+        Ok(reply::DeviceName {
+            name: Bytes(until_nul(&name)),
+        })
     }
 
     fn primary_retain(&mut self, r: request::PrimaryRetain) -> Answer<()> {
@@ -297,15 +371,43 @@ impl Executor {
         }
     }
 
-    fn primary_reset(&mut self, r: request::PrimaryReset) -> Answer<()> {
+    fn primary_release(&mut self, r: request::PrimaryRelease) -> Answer<()> {
+        let native = self.primary(r.device)?;
+        // SAFETY: an ordinal by value; the driver checks it.
+        unsafe { self.driver.cuDevicePrimaryCtxRelease_v2(r.device) }.ok()?;
+        let mut state = (0, 0);
+        // SAFETY: both places outlive the call.
+        unsafe {
+            self.driver
+                .cuDevicePrimaryCtxGetState(r.device, &mut state.0, &mut state.1)
+        }
+        .ok()?;
+        if state.1 == 0 {
+            self.native_gone(native);
+        }
+        Ok(())
+    }
+
+    /// The driver's handle of a device's primary context.
+    fn primary(&self, device: i32) -> Answer<Native> {
         let mut native: Handle = ptr::null_mut();
         // SAFETY: the place outlives the call; the reference is given back below.
-        unsafe { self.driver.cuDevicePrimaryCtxRetain(&mut native, r.device) }.ok()?;
+        unsafe { self.driver.cuDevicePrimaryCtxRetain(&mut native, device) }.ok()?;
         // SAFETY: it was retained just now.
-        unsafe { self.driver.cuDevicePrimaryCtxRelease_v2(r.device) }.ok()?;
+        unsafe { self.driver.cuDevicePrimaryCtxRelease_v2(device) }.ok()?;
+        Ok(native.into())
+    }
+
+    fn primary_reset(&mut self, r: request::PrimaryReset) -> Answer<()> {
+        let native = self.primary(r.device)?;
         // SAFETY: an ordinal by value.
         unsafe { self.driver.cuDevicePrimaryCtxReset_v2(r.device) }.ok()?;
-        let native = Native::from(native);
+        self.native_gone(native);
+        Ok(())
+    }
+
+    /// A context of the driver's is no more.
+    fn native_gone(&mut self, native: Native) {
         let mut gone = Vec::new();
         self.tables.contexts.remove_where(|index, value| {
             if *value == native {
@@ -316,7 +418,6 @@ impl Executor {
         for context in gone {
             self.context_gone(context);
         }
-        Ok(())
     }
 
     fn context_gone(&mut self, context: u32) {
@@ -330,9 +431,16 @@ impl Executor {
     }
 
     fn primary_state(&self, r: request::PrimaryState) -> Answer<reply::PrimaryState> {
-        let mut state = reply::PrimaryState { flags: 0, active: 0 };
+        let mut state = reply::PrimaryState {
+            flags: 0,
+            active: 0,
+        };
         // SAFETY: both places outlive the call.
-        unsafe { self.driver.cuDevicePrimaryCtxGetState(r.device, &mut state.flags, &mut state.active) }.ok()?;
+        unsafe {
+            self.driver
+                .cuDevicePrimaryCtxGetState(r.device, &mut state.flags, &mut state.active)
+        }
+        .ok()?;
         Ok(state)
     }
 
@@ -348,7 +456,8 @@ impl Executor {
     }
 
     fn context_destroy(&mut self, r: request::ContextDestroy) -> Answer<()> {
-        let native = Context::find(&self.tables, r.context).map_err(|_| CuResult::INVALID_CONTEXT)?;
+        let native =
+            Context::find(&self.tables, r.context).map_err(|_| CuResult::INVALID_CONTEXT)?;
         // SAFETY: the handle is the driver's own.
         unsafe { self.driver.cuCtxDestroy_v2(native.handle()) }.ok()?;
         Context::remove(&mut self.tables, r.context)?;
@@ -360,9 +469,13 @@ impl Executor {
         let collected: usize = self.images.values().map(Vec::len).sum();
         let more = match &r.data {
             Payload::Inline(bytes) => bytes.0.len(),
-            Payload::Region(range) => usize::try_from(range.len).map_err(|_| CuResult::INVALID_VALUE)?,
+            Payload::Region(range) => {
+                usize::try_from(range.len).map_err(|_| CuResult::INVALID_VALUE)?
+            }
         };
-        if collected.saturating_add(more) > IMAGE_LIMIT || (self.images.len() >= IMAGES && !self.images.contains_key(&r.image)) {
+        if collected.saturating_add(more) > IMAGE_LIMIT
+            || (self.images.len() >= IMAGES && !self.images.contains_key(&r.image))
+        {
             return Err(CuResult::OUT_OF_MEMORY);
         }
         let place = match &r.data {
@@ -389,7 +502,10 @@ impl Executor {
     }
 
     fn module_load(&mut self, r: request::ModuleLoad, context: u32) -> Answer<reply::ModuleLoad> {
-        let mut image = self.images.remove(&r.image).ok_or(CuResult::INVALID_VALUE)?;
+        let mut image = self
+            .images
+            .remove(&r.image)
+            .ok_or(CuResult::INVALID_VALUE)?;
         cuda_abi::Module::check_free(&self.tables, r.module)?;
         image.resize(image.len().saturating_add(IMAGE_PADDING), 0);
         let mut log = vec![0u8; LOG_BYTES];
@@ -414,7 +530,10 @@ impl Executor {
             tracing::warn!(%status, log = %String::from_utf8_lossy(&log).trim_end(), "the driver refuses a module");
         }
         log.truncate(self.max_answer.saturating_sub(64));
-        Ok(reply::ModuleLoad { result: status.0, log: Bytes(log) })
+        Ok(reply::ModuleLoad {
+            result: status.0,
+            log: Bytes(log),
+        })
     }
 
     fn module_unload(&mut self, r: request::ModuleUnload) -> Answer<()> {
@@ -422,7 +541,9 @@ impl Executor {
         // SAFETY: the handle is the driver's own.
         unsafe { self.driver.cuModuleUnload(native.handle()) }.ok()?;
         cuda_abi::Module::remove(&mut self.tables, r.module)?;
-        self.tables.functions.remove_where(|_, kernel| kernel.module == r.module.0);
+        self.tables
+            .functions
+            .remove_where(|_, kernel| kernel.module == r.module.0);
         Ok(())
     }
 
@@ -436,16 +557,28 @@ impl Executor {
         let name = CString::new(r.name.0).map_err(|_| CuResult::INVALID_VALUE)?;
         let mut native: Handle = ptr::null_mut();
         // SAFETY: the module is the driver's own handle, the name ends with NUL.
-        unsafe { self.driver.cuModuleGetFunction(&mut native, module.handle(), name.as_ptr()) }.ok()?;
+        unsafe {
+            self.driver
+                .cuModuleGetFunction(&mut native, module.handle(), name.as_ptr())
+        }
+        .ok()?;
         let params = self.parameters(native)?;
         let mut listed = Vec::new();
         for (offset, size) in &params {
             offset.put(&mut listed);
             size.put(&mut listed);
         }
-        let kernel = Kernel { native: native.into(), module: r.module.0, params };
-        self.tables.functions.insert(r.function.0, context, kernel)?;
-        Ok(reply::ModuleGetFunction { params: Bytes(listed) })
+        let kernel = Kernel {
+            native: native.into(),
+            module: r.module.0,
+            params,
+        };
+        self.tables
+            .functions
+            .insert(r.function.0, context, kernel)?;
+        Ok(reply::ModuleGetFunction {
+            params: Bytes(listed),
+        })
     }
 
     /// Offset and size of each parameter of a kernel, as the driver has them.
@@ -454,12 +587,17 @@ impl Executor {
         for index in 0..=PARAM_LIMIT {
             let (mut offset, mut size) = (0usize, 0usize);
             // SAFETY: the function is the driver's own handle and both places outlive the call.
-            let status = unsafe { self.driver.cuFuncGetParamInfo(function, index, &mut offset, &mut size) };
+            let status = unsafe {
+                self.driver
+                    .cuFuncGetParamInfo(function, index, &mut offset, &mut size)
+            };
             if status == CuResult::INVALID_VALUE {
                 break;
             }
             if status == CuResult::NOT_SUPPORTED {
-                tracing::error!("the driver does not tell kernels' parameters (cuFuncGetParamInfo); install a driver of CUDA 12.4 or newer");
+                tracing::error!(
+                    "the driver does not tell kernels' parameters (cuFuncGetParamInfo); install a driver of CUDA 12.4 or newer"
+                );
             }
             status.ok()?;
             if offset.saturating_add(size) > PARAM_LIMIT {
@@ -475,39 +613,77 @@ impl Executor {
         let name = CString::new(r.name.0).map_err(|_| CuResult::INVALID_VALUE)?;
         let (mut address, mut bytes) = (0, 0);
         // SAFETY: the module is the driver's own handle, the name ends with NUL, the places outlive the call.
-        unsafe { self.driver.cuModuleGetGlobal_v2(&mut address, &mut bytes, module.handle(), name.as_ptr()) }.ok()?;
-        Ok(reply::ModuleGetGlobal { address, bytes: bytes as u64 })
+        unsafe {
+            self.driver.cuModuleGetGlobal_v2(
+                &mut address,
+                &mut bytes,
+                module.handle(),
+                name.as_ptr(),
+            )
+        }
+        .ok()?;
+        Ok(reply::ModuleGetGlobal {
+            address,
+            bytes: bytes as u64,
+        })
     }
 
-    fn mem_alloc(&self, r: request::MemAlloc) -> Answer<reply::MemAlloc> {
-        let bytes = usize::try_from(r.bytes).map_err(|_| CuResult::OUT_OF_MEMORY)?;
-        let mut address = 0;
-        // SAFETY: the place outlives the call.
-        unsafe { self.driver.cuMemAlloc_v2(&mut address, bytes) }.ok()?;
-        Ok(reply::MemAlloc { address })
+    /// Runs a call that has to see the effect of every free before it.
+    fn after_frees<T: Codec>(
+        &mut self,
+        ticket: Ticket,
+        work: impl FnOnce(&Driver) -> Answer<T> + Send + 'static,
+    ) -> End_ {
+        if !self.frees.any() {
+            return now(work(&self.driver));
+        }
+        let frees = self.frees.clone();
+        self.may_block(ticket, move |driver| {
+            frees.wait();
+            work(driver)
+        })
+    }
+
+    fn mem_get_info(&mut self, ticket: Ticket) -> End_ {
+        self.after_frees(ticket, |driver| {
+            let mut info = reply::cuMemGetInfo_v2 { free: 0, total: 0 };
+            // SAFETY: both places outlive the call.
+            unsafe { driver.cuMemGetInfo_v2(&mut info.free, &mut info.total) }.ok()?;
+            Ok(info)
+        })
+    }
+
+    fn mem_alloc(&mut self, r: request::MemAlloc, ticket: Ticket) -> End_ {
+        self.after_frees(ticket, move |driver| {
+            let bytes = usize::try_from(r.bytes).map_err(|_| CuResult::OUT_OF_MEMORY)?;
+            let mut address = 0;
+            // SAFETY: the place outlives the call.
+            unsafe { driver.cuMemAlloc_v2(&mut address, bytes) }.ok()?;
+            Ok(reply::MemAlloc { address })
+        })
     }
 
     /// Freeing waits for the device: where that is busy, another thread waits. A free answers nothing.
-    fn mem_free(&mut self, r: request::MemFree) -> End_ {
-        if self.is_idle() {
+    fn mem_free(&mut self, r: request::MemFree) -> Answer<()> {
+        if self.is_idle() && !self.frees.any() {
             // SAFETY: an address by value; the driver checks it.
-            return now(unsafe { self.driver.cuMemFree_v2(r.address) }.ok());
+            return unsafe { self.driver.cuMemFree_v2(r.address) }.ok();
         }
-        let Ok(context) = self.native_context(self.current).map(Native::from) else {
-            return End_::Now(Err(CuResult::INVALID_CONTEXT));
-        };
-        let driver = self.driver.clone();
+        let context = Native::from(self.native_context(self.current)?);
+        let (driver, frees) = (self.driver.clone(), self.frees.clone());
+        frees.begin();
         self.blocking.run(move || {
             // SAFETY: the context is the driver's own, the address is by value.
             let status = unsafe {
                 let _ = driver.cuCtxSetCurrent(context.handle());
                 driver.cuMemFree_v2(r.address)
             };
+            frees.end();
             if !status.is_ok() {
                 tracing::debug!(%status, "a posted free failed");
             }
         });
-        End_::Later
+        Ok(())
     }
 
     fn mem_alloc_async(&self, r: request::MemAllocAsync) -> Answer<reply::MemAllocAsync> {
@@ -515,7 +691,11 @@ impl Executor {
         let bytes = usize::try_from(r.bytes).map_err(|_| CuResult::OUT_OF_MEMORY)?;
         let mut address = 0;
         // SAFETY: the place outlives the call; the stream is the driver's own.
-        unsafe { self.driver.cuMemAllocAsync(&mut address, bytes, stream.handle()) }.ok()?;
+        unsafe {
+            self.driver
+                .cuMemAllocAsync(&mut address, bytes, stream.handle())
+        }
+        .ok()?;
         Ok(reply::MemAllocAsync { address })
     }
 
@@ -543,7 +723,11 @@ impl Executor {
         self.mark_busy(context, stream);
         // SAFETY: as above. A source that the driver has not registered is staged before the call
         // returns; one that it has is a region, which stays mapped while it is registered.
-        unsafe { self.driver.cuMemcpyHtoDAsync_v2(r.address, source, len, stream.handle()) }.ok()
+        unsafe {
+            self.driver
+                .cuMemcpyHtoDAsync_v2(r.address, source, len, stream.handle())
+        }
+        .ok()
     }
 
     fn copy_out(&mut self, r: request::CopyOut, ticket: Ticket) -> End_ {
@@ -566,7 +750,8 @@ impl Executor {
             } else {
                 // SAFETY: as above; the target stays until the stream has been waited for.
                 unsafe {
-                    let copied = driver.cuMemcpyDtoHAsync_v2(target, r.address, len, stream.handle());
+                    let copied =
+                        driver.cuMemcpyDtoHAsync_v2(target, r.address, len, stream.handle());
                     let waited = driver.cuStreamSynchronize(stream.handle());
                     copied.ok()?;
                     waited.ok()?;
@@ -596,7 +781,15 @@ impl Executor {
         self.mark_busy(context, stream);
         // SAFETY: the place is writable for its length. Where the driver has it registered it stays
         // mapped until it is unregistered; else the driver copies before the call returns.
-        unsafe { self.driver.cuMemcpyDtoHAsync_v2(place.address(), r.address, place.len(), stream.handle()) }.ok()
+        unsafe {
+            self.driver.cuMemcpyDtoHAsync_v2(
+                place.address(),
+                r.address,
+                place.len(),
+                stream.handle(),
+            )
+        }
+        .ok()
     }
 
     fn launch(&mut self, r: request::Launch, context: u32) -> Answer<()> {
@@ -617,13 +810,30 @@ impl Executor {
         unsafe {
             if r.cooperative == 0 {
                 self.driver.cuLaunchKernel(
-                    function.handle(), gx, gy, gz, bx, by, bz, r.shared,
-                    stream.handle(), pointers.as_mut_ptr(), ptr::null_mut(),
+                    function.handle(),
+                    gx,
+                    gy,
+                    gz,
+                    bx,
+                    by,
+                    bz,
+                    r.shared,
+                    stream.handle(),
+                    pointers.as_mut_ptr(),
+                    ptr::null_mut(),
                 )
             } else {
                 self.driver.cuLaunchCooperativeKernel(
-                    function.handle(), gx, gy, gz, bx, by, bz, r.shared,
-                    stream.handle(), pointers.as_mut_ptr(),
+                    function.handle(),
+                    gx,
+                    gy,
+                    gz,
+                    bx,
+                    by,
+                    bz,
+                    r.shared,
+                    stream.handle(),
+                    pointers.as_mut_ptr(),
                 )
             }
         }
@@ -634,7 +844,8 @@ impl Executor {
 /// `CU_JIT_ERROR_LOG_BUFFER`.
 const JIT_ERROR_LOG_BUFFER: i32 = cuda_abi::sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER as i32;
 /// `CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES`.
-const JIT_ERROR_LOG_BUFFER_SIZE: i32 = cuda_abi::sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES as i32;
+const JIT_ERROR_LOG_BUFFER_SIZE: i32 =
+    cuda_abi::sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES as i32;
 
 fn until_nul(bytes: &[u8]) -> Vec<u8> {
     bytes.iter().copied().take_while(|b| *b != 0).collect()

@@ -16,11 +16,15 @@ fn main() -> ExitCode {
     Arguments::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
-        .with_env_filter(EnvFilter::try_from_env("XEN_VGPU_LOG").unwrap_or_else(|_| EnvFilter::new("info")))
+        .with_env_filter(
+            EnvFilter::try_from_env("XEN_VGPU_LOG").unwrap_or_else(|_| EnvFilter::new("info")),
+        )
         .init();
     // SAFETY: only asks for a descriptor's flags.
     if unsafe { libc::fcntl(WORKER_FD, libc::F_GETFD) } == -1 {
-        eprintln!("vgpu-worker: descriptor {WORKER_FD} is not open; vgpu-backd starts workers, there is no need to do it by hand");
+        eprintln!(
+            "vgpu-worker: descriptor {WORKER_FD} is not open; vgpu-backd starts workers, there is no need to do it by hand"
+        );
         return ExitCode::FAILURE;
     }
     // SAFETY: the descriptor is open, and nothing else in this process has it.

@@ -91,7 +91,10 @@ impl<K: Named> Argument for New<K> {
     type Slot = Fresh;
     fn open(request: Id<K>, tables: &Tables) -> Result<Fresh, CuResult> {
         K::check_free(tables, request)?;
-        Ok(Fresh { index: request.0, native: 0 })
+        Ok(Fresh {
+            index: request.0,
+            native: 0,
+        })
     }
     fn argument(slot: &mut Fresh) -> *mut Handle {
         (&raw mut slot.native).cast()

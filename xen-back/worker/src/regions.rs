@@ -68,7 +68,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Regions {
     /// Only the arena, at first.
     pub fn new(arena: Arena) -> Self {
-        Regions { arena, added: Mutex::default() }
+        Regions {
+            arena,
+            added: Mutex::default(),
+        }
     }
 
     /// Adds a region under a number that is free.
@@ -78,18 +81,30 @@ impl Regions {
             return Err(format!("region {number} is in use"));
         }
         if added.len() >= REGION_LIMIT {
-            return Err(format!("the process has {REGION_LIMIT} regions already; it must free some"));
+            return Err(format!(
+                "the process has {REGION_LIMIT} regions already; it must free some"
+            ));
         }
-        added.insert(number, Arc::new(Region { mapping, pinned: Mutex::new(false) }));
+        added.insert(
+            number,
+            Arc::new(Region {
+                mapping,
+                pinned: Mutex::new(false),
+            }),
+        );
         Ok(())
     }
 
     /// Forgets a region; it is unmapped when the last call that uses it has ended.
     pub fn remove(&self, number: u32) -> Result<(), String> {
         let mut added = lock(&self.added);
-        let region = added.get(&number).ok_or_else(|| format!("there is no region {number}"))?;
+        let region = added
+            .get(&number)
+            .ok_or_else(|| format!("there is no region {number}"))?;
         if *lock(&region.pinned) {
-            return Err(format!("region {number} is registered with the driver; unpin it first"));
+            return Err(format!(
+                "region {number} is registered with the driver; unpin it first"
+            ));
         }
         if Arc::strong_count(region) > 1 {
             return Err(format!("region {number} is in use by a call"));
@@ -103,8 +118,15 @@ impl Regions {
         let len = usize::try_from(range.len).map_err(|_| CuResult::INVALID_VALUE)?;
         let offset = usize::try_from(range.offset).map_err(|_| CuResult::INVALID_VALUE)?;
         if range.region == 0 {
-            let start = self.arena.check(range.offset, range.len).ok_or(CuResult::INVALID_VALUE)?;
-            return Ok(Place { start, len, _region: None });
+            let start = self
+                .arena
+                .check(range.offset, range.len)
+                .ok_or(CuResult::INVALID_VALUE)?;
+            return Ok(Place {
+                start,
+                len,
+                _region: None,
+            });
         }
         let region = self.region(range.region)?;
         let end = offset.checked_add(len).ok_or(CuResult::INVALID_VALUE)?;
@@ -113,7 +135,11 @@ impl Regions {
         }
         // SAFETY: `offset` is at most the mapping's length.
         let start = unsafe { region.mapping.as_ptr().add(offset) };
-        Ok(Place { start, len, _region: Some(region) })
+        Ok(Place {
+            start,
+            len,
+            _region: Some(region),
+        })
     }
 
     /// Registers a region with the driver. Returns its device address, 0 where the driver has none. A
@@ -124,7 +150,8 @@ impl Regions {
         let start: *mut c_void = region.mapping.as_ptr().as_ptr().cast();
         if !*pinned {
             // SAFETY: the mapping stays until `unpin`: `remove` refuses while `pinned` is set.
-            let status = unsafe { driver.cuMemHostRegister_v2(start, region.mapping.len(), REGISTER_FLAGS) };
+            let status =
+                unsafe { driver.cuMemHostRegister_v2(start, region.mapping.len(), REGISTER_FLAGS) };
             if !status.is_ok() {
                 static SAID: std::sync::Once = std::sync::Once::new();
                 SAID.call_once(|| {
@@ -155,7 +182,10 @@ impl Regions {
     }
 
     fn region(&self, number: u32) -> Result<Arc<Region>, CuResult> {
-        lock(&self.added).get(&number).cloned().ok_or(CuResult::INVALID_VALUE)
+        lock(&self.added)
+            .get(&number)
+            .cloned()
+            .ok_or(CuResult::INVALID_VALUE)
     }
 }
 

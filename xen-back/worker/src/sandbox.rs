@@ -4,7 +4,9 @@
 //! The filter names what is denied, since what a vendor's driver needs is not ours to know. Must be
 //! applied to every thread, and must never be undone.
 
-use seccompiler::{SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule};
+use seccompiler::{
+    SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
 use std::collections::BTreeMap;
 
 /// Why the filter could not be put in place.
@@ -44,24 +46,42 @@ const DENIED: &[i64] = &[
 /// Confines every thread of this process, for good.
 pub fn confine() -> Result<(), SandboxError> {
     let fail = |e: &dyn std::fmt::Display| SandboxError(e.to_string());
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = DENIED.iter().map(|call| (*call, Vec::new())).collect();
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        DENIED.iter().map(|call| (*call, Vec::new())).collect();
     // No sockets beyond the machine: AF_INET, AF_INET6, AF_PACKET, AF_VSOCK.
-    let families = [libc::AF_INET, libc::AF_INET6, libc::AF_PACKET, libc::AF_VSOCK];
+    let families = [
+        libc::AF_INET,
+        libc::AF_INET6,
+        libc::AF_PACKET,
+        libc::AF_VSOCK,
+    ];
     let sockets = families
         .iter()
         .map(|family| {
-            let condition =
-                SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, *family as u64)?;
+            let condition = SeccompCondition::new(
+                0,
+                SeccompCmpArgLen::Dword,
+                SeccompCmpOp::Eq,
+                *family as u64,
+            )?;
             SeccompRule::new(vec![condition])
         })
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| fail(&e))?;
     rules.insert(libc::SYS_socket, sockets);
-    let arch = std::env::consts::ARCH.try_into().map_err(|e: seccompiler::BackendError| fail(&e))?;
-    let filter =
-        SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32), arch)
-            .map_err(|e| fail(&e))?;
-    let program: seccompiler::BpfProgram = filter.try_into().map_err(|e: seccompiler::BackendError| fail(&e))?;
+    let arch = std::env::consts::ARCH
+        .try_into()
+        .map_err(|e: seccompiler::BackendError| fail(&e))?;
+    let filter = SeccompFilter::new(
+        rules,
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::EPERM as u32),
+        arch,
+    )
+    .map_err(|e| fail(&e))?;
+    let program: seccompiler::BpfProgram = filter
+        .try_into()
+        .map_err(|e: seccompiler::BackendError| fail(&e))?;
     seccompiler::apply_filter_all_threads(&program).map_err(|e| fail(&e))
 }
 

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 use vgpu_protocol::PROTOCOL_VERSION;
 use vgpu_protocol::backend::{Ended, FromBackd, FromWorker, Ready, RegionDone, Serve};
 use vgpu_protocol::channel::{Bell, shared_memory};
@@ -65,20 +66,34 @@ pub fn run(socket: OwnedFd) -> Result<(), ServeError> {
     let socket = Arc::new(socket);
     let result = serve_channel(&serve, fds, &socket);
     if let Err(error) = &result {
-        let ended = FromWorker::Ended(Ended { reason: Bytes(error.to_string().into_bytes()) });
+        let ended = FromWorker::Ended(Ended {
+            reason: Bytes(error.to_string().into_bytes()),
+        });
         // backd may be gone: then nobody wants to know.
         let _ = packet::send(&*socket, &ended, &[]);
     }
     result
 }
 
-fn serve_channel(serve: &Serve, fds: Vec<OwnedFd>, socket: &Arc<OwnedFd>) -> Result<(), ServeError> {
+fn serve_channel(
+    serve: &Serve,
+    fds: Vec<OwnedFd>,
+    socket: &Arc<OwnedFd>,
+) -> Result<(), ServeError> {
     let span = tracing::info_span!("channel", domid = serve.domid, number = serve.channel);
     let _entered = span.enter();
-    let mapping = map(&serve.memory, &fds_shared(fds), |fds| packet::take_event(&serve.event, fds))?;
+    let mapping = map(&serve.memory, &fds_shared(fds), |fds| {
+        packet::take_event(&serve.event, fds)
+    })?;
     let (mapping, event) = mapping;
     let layout = Layout::new(serve.sq_bytes, serve.cq_bytes, serve.arena_bytes)?;
-    let mut back = Back::attach(shared_memory(mapping), layout, Arc::new(Bell(event)), SpinPolicy::default())?;
+    let mut back = Back::attach(
+        shared_memory(mapping),
+        layout,
+        Arc::new(Bell(event)),
+        SpinPolicy::default(),
+        PATIENCE,
+    )?;
 
     let path = PathBuf::from(String::from_utf8_lossy(&serve.driver.0).into_owned());
     // SAFETY: backd's configuration names the driver, as a program's linker would.
@@ -89,11 +104,21 @@ fn serve_channel(serve: &Serve, fds: Vec<OwnedFd>, socket: &Arc<OwnedFd>) -> Res
         return Err(ServeError::Init { path, status });
     }
     let regions = Arc::new(Regions::new(back.arena()));
-    let mut executor =
-        Executor::new(driver.clone(), regions.clone(), back.completer(), layout.max_completion());
+    let mut executor = Executor::new(
+        driver.clone(),
+        regions.clone(),
+        back.completer(),
+        layout.max_completion(),
+    );
     listen(socket.clone(), regions.clone(), driver.clone())?;
     confine()?;
-    packet::send(&**socket, &FromWorker::Ready(Ready { version: PROTOCOL_VERSION }), &[])?;
+    packet::send(
+        &**socket,
+        &FromWorker::Ready(Ready {
+            version: PROTOCOL_VERSION,
+        }),
+        &[],
+    )?;
     tracing::debug!("serving");
 
     let mut record = Vec::new();
@@ -103,16 +128,20 @@ fn serve_channel(serve: &Serve, fds: Vec<OwnedFd>, socket: &Arc<OwnedFd>) -> Res
                 if let Err(error) = executor.execute(&record, entry.ticket, entry.wants_answer) {
                     break error;
                 }
-                back.retire();
+                back.retire().map_err(Fatal::Ring)?;
             }
             Ok(None) => {}
-            Err(error) => break error.into(),
+            Err(error) => break Fatal::Ring(error),
         }
     };
-    back.close(CLOSED_BY_WORKER);
+    // A front that is gone needs no word.
+    let _ = back.close(CLOSED_BY_WORKER);
     regions.unpin_all(&driver);
     Err(error.into())
 }
+
+/// How long a guest may leave its completion ring full.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The reason in the channel's closed word when the worker ends it: the guest broke the protocol.
 pub const CLOSED_BY_WORKER: u32 = 1;
@@ -133,7 +162,11 @@ fn map<T>(
 
 /// Listens to backd. When the connection ends, so does this process: orderly towards the driver, and
 /// without destructors, which other threads would run into.
-fn listen(socket: Arc<OwnedFd>, regions: Arc<Regions>, driver: Arc<Driver>) -> Result<(), ServeError> {
+fn listen(
+    socket: Arc<OwnedFd>,
+    regions: Arc<Regions>,
+    driver: Arc<Driver>,
+) -> Result<(), ServeError> {
     let listener = move || {
         loop {
             match packet::receive::<FromBackd>(socket.as_fd()) {
@@ -143,8 +176,12 @@ fn listen(socket: Arc<OwnedFd>, regions: Arc<Regions>, driver: Arc<Driver>) -> R
                         .and_then(|(mapping, ())| regions.add(m.region, mapping));
                     answer(&socket, m.region, done);
                 }
-                Ok((FromBackd::UnmapRegion(m), _)) => answer(&socket, m.region, regions.remove(m.region)),
-                Ok((FromBackd::Serve(_), _)) => tracing::warn!("backd named a second channel; ignored"),
+                Ok((FromBackd::UnmapRegion(m), _)) => {
+                    answer(&socket, m.region, regions.remove(m.region))
+                }
+                Ok((FromBackd::Serve(_), _)) => {
+                    tracing::warn!("backd named a second channel; ignored")
+                }
                 Err(PacketError::Closed) => break,
                 Err(error) => {
                     tracing::error!(%error, "lost backd");
@@ -156,7 +193,10 @@ fn listen(socket: Arc<OwnedFd>, regions: Arc<Regions>, driver: Arc<Driver>) -> R
         // SAFETY: ends the process at once; nothing of it needs a destructor any more.
         unsafe { libc::_exit(0) };
     };
-    thread::Builder::new().name("vgpu-backd".into()).spawn(listener).map_err(ServeError::Thread)?;
+    thread::Builder::new()
+        .name("vgpu-backd".into())
+        .spawn(listener)
+        .map_err(ServeError::Thread)?;
     Ok(())
 }
 
@@ -166,5 +206,9 @@ fn answer(socket: &OwnedFd, region: u32, done: Result<(), String>) {
     }
     let error = Bytes(done.err().unwrap_or_default().into_bytes());
     // Where backd is gone, the next receive says so.
-    let _ = packet::send(socket, &FromWorker::RegionDone(RegionDone { region, error }), &[]);
+    let _ = packet::send(
+        socket,
+        &FromWorker::RegionDone(RegionDone { region, error }),
+        &[],
+    );
 }

@@ -40,7 +40,9 @@ pub struct Table<T> {
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Table { entries: Vec::new() }
+        Table {
+            entries: Vec::new(),
+        }
     }
 }
 
@@ -66,7 +68,8 @@ impl<T> Table<T> {
         self.check_free(index)?;
         let position = index as usize;
         if self.entries.len() <= position {
-            self.entries.resize_with(position.saturating_add(1), || None);
+            self.entries
+                .resize_with(position.saturating_add(1), || None);
         }
         if let Some(place) = self.entries.get_mut(position) {
             *place = Some(Entry { context, value });
@@ -76,14 +79,23 @@ impl<T> Table<T> {
 
     /// Takes an index back.
     pub fn remove(&mut self, index: u32) -> Result<T, CuResult> {
-        let place = self.entries.get_mut(index as usize).ok_or(CuResult::INVALID_HANDLE)?;
-        place.take().map(|entry| entry.value).ok_or(CuResult::INVALID_HANDLE)
+        let place = self
+            .entries
+            .get_mut(index as usize)
+            .ok_or(CuResult::INVALID_HANDLE)?;
+        place
+            .take()
+            .map(|entry| entry.value)
+            .ok_or(CuResult::INVALID_HANDLE)
     }
 
     /// Takes all indices back whose values a condition holds for.
     pub fn remove_where(&mut self, mut condition: impl FnMut(u32, &T) -> bool) {
         for place in &mut self.entries {
-            if place.as_ref().is_some_and(|entry| condition(entry.context, &entry.value)) {
+            if place
+                .as_ref()
+                .is_some_and(|entry| condition(entry.context, &entry.value))
+            {
                 *place = None;
             }
         }
@@ -133,7 +145,12 @@ pub trait Named: cuda_abi::Kind + Sized {
     /// Whether an index may be given to something new.
     fn check_free(tables: &Tables, id: Id<Self>) -> Result<(), CuResult>;
     /// Gives an index to a new handle.
-    fn insert(tables: &mut Tables, id: Id<Self>, context: u32, native: Native) -> Result<(), CuResult>;
+    fn insert(
+        tables: &mut Tables,
+        id: Id<Self>,
+        context: u32,
+        native: Native,
+    ) -> Result<(), CuResult>;
     /// Takes an index back.
     fn remove(tables: &mut Tables, id: Id<Self>) -> Result<Native, CuResult>;
 }
@@ -147,7 +164,12 @@ macro_rules! named {
             fn check_free(tables: &Tables, id: Id<Self>) -> Result<(), CuResult> {
                 tables.$table.check_free(id.0)
             }
-            fn insert(tables: &mut Tables, id: Id<Self>, context: u32, native: Native) -> Result<(), CuResult> {
+            fn insert(
+                tables: &mut Tables,
+                id: Id<Self>,
+                context: u32,
+                native: Native,
+            ) -> Result<(), CuResult> {
                 tables.$table.insert(id.0, context, native)
             }
             fn remove(tables: &mut Tables, id: Id<Self>) -> Result<Native, CuResult> {
@@ -176,7 +198,12 @@ impl Named for Stream {
         }
         tables.streams.check_free(id.0)
     }
-    fn insert(tables: &mut Tables, id: Id<Self>, context: u32, native: Native) -> Result<(), CuResult> {
+    fn insert(
+        tables: &mut Tables,
+        id: Id<Self>,
+        context: u32,
+        native: Native,
+    ) -> Result<(), CuResult> {
         tables.streams.insert(id.0, context, native)
     }
     fn remove(tables: &mut Tables, id: Id<Self>) -> Result<Native, CuResult> {
@@ -191,8 +218,21 @@ impl Named for Function {
     fn check_free(tables: &Tables, id: Id<Self>) -> Result<(), CuResult> {
         tables.functions.check_free(id.0)
     }
-    fn insert(tables: &mut Tables, id: Id<Self>, context: u32, native: Native) -> Result<(), CuResult> {
-        tables.functions.insert(id.0, context, Kernel { native, module: 0, params: Vec::new() })
+    fn insert(
+        tables: &mut Tables,
+        id: Id<Self>,
+        context: u32,
+        native: Native,
+    ) -> Result<(), CuResult> {
+        tables.functions.insert(
+            id.0,
+            context,
+            Kernel {
+                native,
+                module: 0,
+                params: Vec::new(),
+            },
+        )
     }
     fn remove(tables: &mut Tables, id: Id<Self>) -> Result<Native, CuResult> {
         tables.functions.remove(id.0).map(|kernel| kernel.native)
@@ -214,10 +254,19 @@ mod tests {
         assert_eq!(Stream::find(&tables, stream), Err(CuResult::INVALID_HANDLE));
         Stream::insert(&mut tables, stream, 1, native(70)).unwrap();
         assert_eq!(Stream::find(&tables, stream), Ok(native(70)));
-        assert_eq!(Event::find(&tables, Id::new(7)), Err(CuResult::INVALID_HANDLE));
-        assert_eq!(Stream::insert(&mut tables, stream, 1, native(71)), Err(CuResult::INVALID_HANDLE));
+        assert_eq!(
+            Event::find(&tables, Id::new(7)),
+            Err(CuResult::INVALID_HANDLE)
+        );
+        assert_eq!(
+            Stream::insert(&mut tables, stream, 1, native(71)),
+            Err(CuResult::INVALID_HANDLE)
+        );
         assert_eq!(Stream::remove(&mut tables, stream), Ok(native(70)));
-        assert_eq!(Stream::remove(&mut tables, stream), Err(CuResult::INVALID_HANDLE));
+        assert_eq!(
+            Stream::remove(&mut tables, stream),
+            Err(CuResult::INVALID_HANDLE)
+        );
     }
 
     #[test]
@@ -228,7 +277,10 @@ mod tests {
         assert!(Event::insert(&mut tables, Id::new(INDEX_LIMIT - 1), 1, native(1)).is_ok());
         for own in 0..DRIVER_STREAMS {
             assert!(Stream::check_free(&tables, Id::new(own)).is_err());
-            assert_eq!(Stream::find(&tables, Id::new(own)), Ok(native(own as usize)));
+            assert_eq!(
+                Stream::find(&tables, Id::new(own)),
+                Ok(native(own as usize))
+            );
             assert!(Stream::remove(&mut tables, Id::new(own)).is_err());
         }
     }
