@@ -322,6 +322,29 @@ pub fn state(nodes: &Nodes, dir: &str) -> Result<State, StoreError> {
     ))
 }
 
+/// Writes `keys` and the end's state into its folder, in one transaction. Where the folder is gone,
+/// nothing is written, so that a device that was removed stays removed, and the answer is `false`.
+///
+/// # Errors
+/// XenStore's.
+pub fn publish(
+    store: &Store,
+    dir: &str,
+    keys: &[(&str, String)],
+    state: State,
+) -> Result<bool, StoreError> {
+    store.transaction(|nodes| {
+        if nodes.read_bytes(&format!("{dir}/{STATE}"))?.is_none() {
+            return Ok(false);
+        }
+        for (key, value) in keys {
+            nodes.write(&format!("{dir}/{key}"), value)?;
+        }
+        nodes.write(&format!("{dir}/{STATE}"), state.to_string())?;
+        Ok(true)
+    })
+}
+
 /// A number that a node holds in decimal; `None` where the node is absent or holds none.
 ///
 /// # Errors

@@ -4,16 +4,20 @@
 //! `cuda_abi::with_calls!`; [`control`] what frontd and backd say over the control ring; [`guest`] what
 //! a program's libcuda and frontd say over a Unix socket; [`backend`] what backd and a worker say;
 //! [`grants`] the page that lists grant references; [`keys`] and [`xenbus`] the XenStore nodes and the
-//! state machines of both ends. docs/protocol.md says the same for other implementations.
+//! state machines of both ends; [`admin`] what backd tells people's tools; [`wait`] how the daemons
+//! wait. docs/protocol.md says the same for other implementations.
 
+pub mod admin;
 pub mod backend;
 pub mod calls;
+pub mod channel;
 pub mod codec;
 pub mod control;
 pub mod grants;
 pub mod guest;
 pub mod keys;
 pub mod packet;
+pub mod wait;
 pub mod xenbus;
 
 /// The version of everything here. Both ends publish what they speak and refuse what they do not.
