@@ -4,11 +4,11 @@
 //! never be asked for more than it said it has: one refused request frees nothing by itself.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::OFlags;
 
-use super::{ioc, ioctl, open, set_unmap_notify};
+use super::{clear_unmap_notify, ioc, ioctl, open, set_unmap_notify};
 use crate::event::EventChannel;
 use crate::grant::{Access, Extent, Granted, Gref, Hold};
 use crate::platform::{DomId, Error, Result};
@@ -86,7 +86,12 @@ pub fn grant(peer: DomId, pages: u32, access: Access) -> Result<Granted> {
         pages,
     };
     Ok(Granted::new(
-        Box::new(Run { fd, index, pages }),
+        Box::new(Run {
+            fd,
+            index,
+            pages,
+            notified: Mutex::new(None),
+        }),
         grefs,
         vec![extent],
     ))
@@ -122,11 +127,20 @@ struct Run {
     fd: Arc<OwnedFd>,
     index: u64,
     pages: u32,
+    /// Where the unmap notification is: the kernel keeps one for each page, we one for all.
+    notified: Mutex<Option<u64>>,
 }
 
 impl Hold for Run {
     fn set_unmap_notify(&self, offset: u64, event: Option<&EventChannel>) -> Result<()> {
-        set_unmap_notify(&self.fd, self.index + offset, event)
+        let mut notified = self.notified.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = notified.take() {
+            clear_unmap_notify(&self.fd, before)?;
+        }
+        let index = self.index + offset;
+        set_unmap_notify(&self.fd, index, event)?;
+        *notified = Some(index);
+        Ok(())
     }
 }
 

@@ -153,11 +153,28 @@ const UNMAP_NOTIFY_SEND_EVENT: u32 = 2;
 const SET_UNMAP_NOTIFY: u32 = ioc(b'G', 7, size_of::<UnmapNotify>());
 
 fn set_unmap_notify(fd: impl AsFd, index: u64, event: Option<&EventChannel>) -> Result<()> {
-    let mut argument = UnmapNotify {
-        index,
-        action: UNMAP_NOTIFY_CLEAR_BYTE | event.map_or(0, |_| UNMAP_NOTIFY_SEND_EVENT),
-        event_channel_port: event.map_or(0, |event| event.port().0),
-    };
+    unmap_notify(
+        fd,
+        UnmapNotify {
+            index,
+            action: UNMAP_NOTIFY_CLEAR_BYTE | event.map_or(0, |_| UNMAP_NOTIFY_SEND_EVENT),
+            event_channel_port: event.map_or(0, |event| event.port().0),
+        },
+    )
+}
+
+fn clear_unmap_notify(fd: impl AsFd, index: u64) -> Result<()> {
+    unmap_notify(
+        fd,
+        UnmapNotify {
+            index,
+            action: 0,
+            event_channel_port: 0,
+        },
+    )
+}
+
+fn unmap_notify(fd: impl AsFd, mut argument: UnmapNotify) -> Result<()> {
     // SAFETY: SET_UNMAP_NOTIFY of both devices reads one UnmapNotify.
     unsafe { ioctl(fd, SET_UNMAP_NOTIFY, (&raw mut argument).cast()) }
         .map(drop)

@@ -8,6 +8,7 @@
 pub mod hypervisor;
 pub mod message;
 pub mod server;
+pub mod toolstack;
 pub mod xenstored;
 
 use std::fmt;
