@@ -28,6 +28,8 @@ const SOCKETS: [&str; 2] = ["/run/xenstored/socket", "/var/run/xenstored/socket"
 const DEVICES: [&str; 2] = ["/dev/xen/xenbus", "/proc/xen/xenbus"];
 /// Paths a watch queues before it forgets which they were and reports its own path instead.
 const WATCH_QUEUE_MAX: usize = 1024;
+/// Bytes of names in one folder beyond which a listing is not believed.
+const LISTING_MAX: usize = 1 << 20;
 /// How often a transaction is tried before [`StoreError::Conflict`].
 const TRANSACTION_ATTEMPTS: u32 = 64;
 
@@ -304,7 +306,7 @@ impl Nodes {
             } else {
                 piece
             };
-            if piece.is_empty() && !last {
+            if (piece.is_empty() && !last) || list.len() + piece.len() > LISTING_MAX {
                 return Err(bad());
             }
             list.extend_from_slice(piece);
