@@ -1,6 +1,6 @@
 //! xen-conformance: the platform's conformance suite, run by two domains with each other.
 //!
-//! Started in both domains, in any order; they meet in XenStore (`data/conformance` of each). It
+//! Started in both domains, in any order; they meet in XenStore (in `data` of each). It
 //! prints a line a check and leaves nothing behind, unless it is killed.
 
 #[path = "../../tests/conformance/mod.rs"]

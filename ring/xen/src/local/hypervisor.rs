@@ -637,12 +637,15 @@ mod tests {
         }
     }
 
+    /// Memory, first page, pages.
+    type Run = (usize, u32, u32);
+
     fn map(
         machine: &mut Hypervisor,
         by: DomId,
         grefs: &[(u32, u32)],
         access: Access,
-    ) -> Result<(ObjectId, Vec<(usize, u32, u32)>), Failure> {
+    ) -> Result<(ObjectId, Vec<Run>), Failure> {
         let grefs = grefs
             .iter()
             .map(|&(first, count)| GrefRun { first, count })

@@ -160,7 +160,7 @@ impl Server {
         let mut space = [MaybeUninit::uninit(); 64];
         loop {
             match epoll::wait(&self.objects, &mut space, Some(&Timespec::default())) {
-                Ok((events, _)) if events.is_empty() => return,
+                Ok(([], _)) => return,
                 Ok((events, _)) => {
                     for event in events {
                         self.hypervisor.release(ObjectId(event.data.u64()));

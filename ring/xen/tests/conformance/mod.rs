@@ -142,8 +142,10 @@ impl Session {
         let platform = spec.open()?;
         let store = platform.store()?;
         let me = platform.domid()?;
-        let own = format!("/local/domain/{me}/data/conformance");
-        let theirs = format!("/local/domain/{peer}/data/conformance");
+        // A folder for each pair, as dom0 may be in several runs at once.
+        let folder =
+            |of: DomId, with: DomId| format!("/local/domain/{of}/{}", scratch_folder(with));
+        let (own, theirs) = (folder(me, peer), folder(peer, me));
 
         store.rm(&own)?;
         store.mkdir(&own)?;
@@ -311,6 +313,11 @@ impl Half<'_> {
         let port = self.offered()?;
         Ok(self.platform().bind_interdomain(self.peer(), port)?)
     }
+}
+
+/// Where a domain writes in a run with this peer, relative to its own `/local/domain/N`.
+pub fn scratch_folder(peer: DomId) -> String {
+    format!("data/conformance-{peer}")
 }
 
 /// The half of a check in which a domain does nothing.

@@ -4,7 +4,9 @@
 use rustix::io::Errno;
 use xen::store::{Permission, StoreError};
 
-use super::{Check, Half, Outcome, ensure, ensure_fails};
+use xen::DomId;
+
+use super::{Check, Half, Outcome, ensure, ensure_fails, scratch_folder};
 
 pub fn checks() -> Vec<Check> {
     vec![
@@ -14,12 +16,12 @@ pub fn checks() -> Vec<Check> {
 }
 
 /// Where a check may write: in the folder that the session made.
-fn scratch(half: &Half) -> String {
-    format!("data/conformance/{}/scratch", half.number)
+fn scratch(half: &Half, peer: DomId) -> String {
+    format!("{}/{}/scratch", scratch_folder(peer), half.number)
 }
 
 fn writer(half: &Half) -> Outcome {
-    let relative = scratch(half);
+    let relative = scratch(half, half.peer());
     half.store().write(&relative, "mine")?;
     let absolute = format!("/local/domain/{}/{relative}", half.me());
     ensure!(
@@ -33,14 +35,14 @@ fn writer(half: &Half) -> Outcome {
 
 fn reader(half: &Half) -> Outcome {
     half.hear("written")?;
-    let path = format!("/local/domain/{}/{}", half.peer(), scratch(half));
+    let path = format!("/local/domain/{}/{}", half.peer(), scratch(half, half.me()));
     let value = half.store().read(&path)?;
     ensure!(value.as_deref() == Some("mine"), "read {value:?}");
     half.tell("read", "")
 }
 
 fn keeper(half: &Half) -> Outcome {
-    let path = format!("/local/domain/{}/{}", half.me(), scratch(half));
+    let path = format!("/local/domain/{}/{}", half.me(), scratch(half, half.peer()));
     half.store().write(&path, "secret")?;
     half.store()
         .set_permissions(&path, &[Permission::none(half.me())])?;
