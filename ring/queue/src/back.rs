@@ -30,9 +30,14 @@ pub struct Submission {
 /// The consuming end of a channel.
 pub struct Back {
     shared: Arc<Shared>,
-    consumer: Consumer,
-    last: Ticket,
+    incoming: Incoming,
     failure: Option<Error>,
+}
+
+struct Incoming {
+    consumer: Consumer,
+    /// The last ticket taken.
+    last: Ticket,
 }
 
 struct Shared {
@@ -79,7 +84,10 @@ impl Back {
             }
         }
         Ok(Self {
-            consumer: Consumer::new(pages.clone(), RingId::Submission),
+            incoming: Incoming {
+                consumer: Consumer::new(pages.clone(), RingId::Submission),
+                last: 0,
+            },
             shared: Arc::new(Shared {
                 outgoing: Mutex::new(Outgoing {
                     producer: Producer::new(pages.clone(), RingId::Completion),
@@ -89,7 +97,6 @@ impl Back {
                 spin,
                 patience,
             }),
-            last: 0,
             failure: None,
         })
     }
@@ -124,21 +131,22 @@ impl Back {
         buf: &mut Vec<u8>,
         timeout: Option<Duration>,
     ) -> Result<Option<Submission>, Error> {
-        let shared = Arc::clone(&self.shared);
-        let end = &shared.end;
-        let stirred = shared
-            .spin
-            .until(|| self.consumer.stirs(), || end.peer().is_err(), timeout);
-        if stirred && let Some(submission) = self.take(buf)? {
+        let (end, incoming) = (&self.shared.end, &mut self.incoming);
+        let stirred = self.shared.spin.until(
+            || incoming.consumer.stirs(),
+            || end.peer().is_err(),
+            timeout,
+        );
+        if stirred && let Some(submission) = incoming.take(buf)? {
             return Ok(Some(submission));
         }
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut over = false;
         loop {
-            self.consumer.arm();
+            incoming.consumer.arm();
             // Looked at before the ring: what the front submitted before it closed still counts.
             let peer = end.peer();
-            if let Some(submission) = self.take(buf)? {
+            if let Some(submission) = incoming.take(buf)? {
                 return Ok(Some(submission));
             }
             peer?;
@@ -153,31 +161,6 @@ impl Back {
         }
     }
 
-    fn take(&mut self, buf: &mut Vec<u8>) -> Result<Option<Submission>, Error> {
-        let Some(head) = self.consumer.take(buf)? else {
-            return Ok(None);
-        };
-        let protocol = |what, value| Error::Protocol {
-            peer: Side::Front,
-            what,
-            value,
-        };
-        if head.flags & !WANTS_ANSWER != 0 {
-            return Err(protocol(
-                "a submission has unknown flags",
-                head.flags.into(),
-            ));
-        }
-        if Some(head.ticket) != self.last.checked_add(1) {
-            return Err(protocol("its tickets do not count up by one", head.ticket));
-        }
-        self.last = head.ticket;
-        Ok(Some(Submission {
-            ticket: head.ticket,
-            wants_answer: head.flags & WANTS_ANSWER != 0,
-        }))
-    }
-
     /// Everything that [`Back::next`] returned has been executed: gives its space in the ring and in
     /// the arena back to the front.
     ///
@@ -186,8 +169,10 @@ impl Back {
     pub fn retire(&mut self) -> Result<(), Error> {
         let end = &self.shared.end;
         // Before the index: who sees the index move sees the ticket.
-        end.pages.retired().store(self.last, Ordering::Release);
-        let moved = self.consumer.release();
+        end.pages
+            .retired()
+            .store(self.incoming.last, Ordering::Release);
+        let moved = self.incoming.consumer.release();
         if ring::progress_is_awaited(&end.pages, moved) {
             end.bell.notify()?;
         }
@@ -224,6 +209,33 @@ impl Back {
     }
 }
 
+impl Incoming {
+    fn take(&mut self, buf: &mut Vec<u8>) -> Result<Option<Submission>, Error> {
+        let Some(head) = self.consumer.take(buf)? else {
+            return Ok(None);
+        };
+        let protocol = |what, value| Error::Protocol {
+            peer: Side::Front,
+            what,
+            value,
+        };
+        if head.flags & !WANTS_ANSWER != 0 {
+            return Err(protocol(
+                "a submission has unknown flags",
+                head.flags.into(),
+            ));
+        }
+        if Some(head.ticket) != self.last.checked_add(1) {
+            return Err(protocol("its tickets do not count up by one", head.ticket));
+        }
+        self.last = head.ticket;
+        Ok(Some(Submission {
+            ticket: head.ticket,
+            wants_answer: head.flags & WANTS_ANSWER != 0,
+        }))
+    }
+}
+
 impl Drop for Back {
     fn drop(&mut self) {
         // Nobody is left to tell; the front also finds out by the liveness byte.
@@ -235,7 +247,7 @@ impl fmt::Debug for Back {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Back")
             .field("layout", &self.shared.end.pages.layout())
-            .field("last", &self.last)
+            .field("last", &self.incoming.last)
             .field("failure", &self.failure)
             .finish_non_exhaustive()
     }

@@ -276,7 +276,8 @@ pub(crate) fn progress_is_awaited(pages: &Pages, (old, new): (u32, u32)) -> bool
     )
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use std::collections::VecDeque;
 

@@ -1,6 +1,12 @@
 //! Both ends against a peer that writes whatever it likes: an error or valid data, never a panic, a
 //! hang or a touch outside the channel.
 #![cfg(not(loom))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helpers are tests"
+)]
 
 use std::{
     collections::VecDeque,

@@ -1,6 +1,12 @@
 //! Many threads on one channel with rings so small that everything fills up all the time. The
 //! doorbells here never time out, so that a wake-up that is lost is a hang, not a delay.
 #![cfg(not(loom))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helpers are tests"
+)]
 
 use std::{
     io,
