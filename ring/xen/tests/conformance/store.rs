@@ -64,7 +64,8 @@ macro_rules! store_conformance {
             transactions_do_not_conflict_elsewhere, failed_transactions_leave_nothing, watches_fire,
             watches_fire_for_what_is_removed, watches_fire_for_permissions, watches_follow_permissions,
             watches_wait_for_the_commit, watches_end, domains_come_and_go, special_watches_are_dom0s,
-            the_dead_leave_nothing, released_domains_leave_nothing, guests_are_not_dom0, raw_requests, oversized_messages_end_it,
+            the_dead_leave_nothing, permissions_do_not_wait_for_a_domain,
+            released_domains_leave_nothing, guests_are_not_dom0, raw_requests, oversized_messages_end_it,
             a_dead_server_is_noticed,
         );
     };
@@ -894,6 +895,21 @@ pub fn the_dead_leave_nothing(host: &impl Host) {
     assert_eq!(survivor.read("/shared/c").unwrap(), text(""));
     let heard = drain(&watch, &store, "/shared/end");
     assert!(heard.iter().any(|path| path == "/shared/a"), "{heard:?}");
+}
+
+pub fn permissions_do_not_wait_for_a_domain(host: &impl Host) {
+    let store = host.dom0();
+    let (first, _) = host.boot();
+    let next = first.0 + 1;
+    store.write("/t", "x").unwrap();
+    store
+        .set_permissions("/t", &[none(0), read(next), read(first.0)])
+        .unwrap();
+    let (domid, guest) = host.boot();
+    assert_eq!(domid.0, next);
+    assert_eq!(errno(guest.read("/t")), Errno::ACCESS);
+    store.set_permissions("/t", &[none(0), read(next)]).unwrap();
+    assert_eq!(guest.read("/t").unwrap(), text("x"));
 }
 
 pub fn released_domains_leave_nothing(host: &impl Host) {

@@ -314,13 +314,21 @@ impl Core {
 
     /// The hypervisor created a domain; it is not introduced yet.
     pub fn domain_created(&mut self, domid: DomId) {
+        if self.domains.contains_key(&domid) {
+            return;
+        }
+        // What was granted before anyone had this id was not meant for this domain.
+        self.strip(domid);
         self.last_birth += 1;
-        let birth = self.last_birth;
-        self.domains.entry(domid).or_insert_with(|| Domain {
-            birth,
-            introduced: false,
-            outstanding: Arc::new(AtomicUsize::new(0)),
-        });
+        let outstanding = Arc::new(AtomicUsize::new(0));
+        self.domains.insert(
+            domid,
+            Domain {
+                birth: self.last_birth,
+                introduced: false,
+                outstanding,
+            },
+        );
     }
 
     /// The hypervisor destroyed a domain: its nodes, watches, transactions and connections go.
@@ -735,29 +743,34 @@ impl Core {
                 self.fire(&changes, None);
             }
         }
+        for (_, permissions) in &mut self.special {
+            if permissions
+                .first()
+                .is_some_and(|owner| owner.domid == domid)
+            {
+                *permissions = vec![Permission::none(DomId(0))];
+            }
+        }
+        self.strip(domid);
+        if was_introduced {
+            self.fire_special(RELEASED);
+        }
+    }
+
+    /// Removes a domain's entries from the permissions of others' nodes.
+    fn strip(&mut self, domid: DomId) {
         let named = |node: &Node| node.permissions.iter().skip(1).any(|p| p.domid == domid);
         for path in self.tree.paths_where(named) {
             let Some(node) = self.tree.get(&path) else {
                 continue;
             };
             let mut node = Node::clone(node);
-            let owner = node.permissions.first().copied();
-            node.permissions.retain(|p| p.domid != domid);
-            if let Some(owner) = owner.filter(|o| o.domid == domid) {
-                node.permissions.insert(0, owner);
-            }
+            strip_entries(&mut node.permissions, domid);
             // Without a transaction there is no limit that could refuse.
             let _ = View::new(&mut self.tree, None).put(&path, node);
         }
         for (_, permissions) in &mut self.special {
-            let owner = permissions.first().map_or(DomId(0), |p| p.domid);
-            if owner == domid {
-                *permissions = vec![Permission::none(DomId(0))];
-            }
-            permissions.retain(|p| p.domid != domid);
-        }
-        if was_introduced {
-            self.fire_special(RELEASED);
+            strip_entries(permissions, domid);
         }
     }
 
@@ -802,6 +815,12 @@ impl Core {
             }
         }
     }
+}
+
+/// Leaves out what names the domain behind the first entry, which is the owner's.
+fn strip_entries(permissions: &mut Vec<Permission>, domid: DomId) {
+    let mut is_owner = true;
+    permissions.retain(|p| std::mem::take(&mut is_owner) || p.domid != domid);
 }
 
 fn error_payload(errno: Errno) -> Vec<u8> {
