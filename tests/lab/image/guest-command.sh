@@ -6,35 +6,32 @@
 #   guest finish NAME SECONDS               until its part of the scenario is over; ends with its status
 #   guest tell NAME WORD                    hands a word to the guest's `await`
 #   guest log NAME                          its console so far
-#   guest follow                            shows what guests' consoles have that was not shown yet
-# Every waiting command shows the consoles as they grow, each line behind its guest's name.
+# What is on a guest's console is shown on dom0's as it comes, each line behind the guest's name.
 folder=/run/lab
-mkdir -p $folder
 
-follow() {
-  (
-    flock 9
-    for log in /var/log/xen/guest-*.log; do
-      [ -s "$log" ] || continue
-      name=${log##*/guest-}
-      name=${name%.log}
-      read -r shown 2>/dev/null <"$folder/$name.shown" || shown=0
-      # Whole lines only: xenconsoled may be in the middle of one.
-      lines=$(wc -l <"$log")
-      if [ "$lines" -gt "$shown" ]; then
-        sed -n "$((shown + 1)),${lines}{s/\r//g;s/^/[$name] /;p}" "$log"
-        echo "$lines" >"$folder/$name.shown"
-      fi
-    done
-  ) 9>$folder/lock
+# Shows one guest's console until the run ends. It reads on where the log has grown, and starts no process for it.
+follow() { # NAME
+  [ -p $folder/quiet ] || mkfifo $folder/quiet 2>/dev/null
+  exec 3<"/var/log/xen/guest-$1.log" 4<>$folder/quiet
+  part=
+  while true; do
+    if IFS= read -r line <&3; then
+      echo "[$1] ${part}${line%$return}"
+      part=
+    else
+      part=$part$line
+      [ -e $folder/over ] && { rm "$folder/shown-$1"; break; }
+      read -r -t 0.5 line <&4
+    fi
+  done
 }
+return=$(printf '\r')
 
 await() { # NAME TEXT SECONDS [TIMES]
   log=/var/log/xen/guest-$1.log
   tries=$(($3 * 2))
   while [ $tries -gt 0 ]; do
-    [ -s "$log" ] && [ "$(grep -c -- "$2" "$log")" -ge "${4:-1}" ] && { follow; return 0; }
-    follow
+    [ -s "$log" ] && [ "$(grep -c -- "$2" "$log")" -ge "${4:-1}" ] && return 0
     tries=$((tries - 1))
     usleep 500000
   done
@@ -45,6 +42,13 @@ await() { # NAME TEXT SECONDS [TIMES]
 config() { # NAME TYPE [MEM_MIB] [XL_LINE...]
   name=$1 type=$2 memory=${3:-160}
   [ $# -gt 3 ] && shift 3 || shift $#
+  log=/var/log/xen/guest-$name.log
+  if [ ! -e "$log" ]; then
+    : >"$log"
+    touch "$folder/shown-$name"
+    # exec, so that no copy of our own output stays open: whoever reads that would wait for this shell's end.
+    (exec >/dev/console 2>&1 </dev/null; follow "$name") &
+  fi
   kernel=/lab/vmlinux
   [ "$type" = hvm ] && kernel=/lab/vmlinuz
   ramdisk=/lab/guest.cpio
@@ -61,7 +65,7 @@ config() { # NAME TYPE [MEM_MIB] [XL_LINE...]
     echo "vcpus = 1"
     echo "on_crash = \"destroy\""
     [ "$type" = hvm ] && printf 'vga = "none"\nnographic = 1\nvnc = 0\nserial = "pty"\n'
-    echo "extra = \"console=hvc0 quiet lab.name=$name lab.scenario=$LAB_SCENARIO\""
+    echo "extra = \"console=hvc0 loglevel=3 $LAB_KERNEL lab.name=$name lab.scenario=$LAB_SCENARIO\""
     for line; do echo "$line"; done
   } >"/etc/xen/$name.cfg"
 }
@@ -81,11 +85,10 @@ case $command in
     ;;
   wait) await "$@" ;;
   finish)
-    await "$1" '^GUEST EXIT' "$2" || exit 1
-    exit "$(sed -n 's/\r//g;s/^GUEST EXIT \([0-9]*\)/\1/p' "/var/log/xen/guest-$1.log" | tail -n 1)"
+    await "$1" '^GUEST EXIT [0-9]*;' "$2" || exit 1
+    exit "$(sed -n 's/\r//g;s/^GUEST EXIT \([0-9]*\);/\1/p' "/var/log/xen/guest-$1.log" | tail -n 1)"
     ;;
   tell) xenstore-write "/local/domain/$(xl domid "$1")/data/lab" "$2" ;;
   log) cat "/var/log/xen/guest-$1.log" ;;
-  follow) follow ;;
-  *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

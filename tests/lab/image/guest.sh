@@ -17,4 +17,4 @@ if [ "$LAB_SCENARIO" = shell ]; then
   while true; do /bin/sh -l; done
 fi
 /bin/sh "/lab/scenarios/$LAB_SCENARIO/guest.sh"
-echo "GUEST EXIT $?"
+echo "GUEST EXIT $?;"

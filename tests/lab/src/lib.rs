@@ -182,6 +182,7 @@ impl Lab {
             .collect();
         self.variable("LAB_SCENARIOS", scenarios);
         self.variable("LAB_GUESTS", listed.join(" "));
+        self.variable("LAB_KERNEL", qemu::KERNEL_OPTIONS);
         self.variable("LAB_TOOLS", self.cache.tools()?);
         let environment: String = self
             .environment

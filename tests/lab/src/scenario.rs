@@ -32,6 +32,7 @@ macro_rules! scenarios {
 }
 
 scenarios! {
+    "lifecycle": "guests start at once, restart under a new domid, and end when asked to",
     "conformance": "the xen crate's conformance suite on real grants, event channels and XenStore",
 }
 

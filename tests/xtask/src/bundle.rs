@@ -15,6 +15,8 @@ pub struct Arguments {}
 /// The two folders of the product, complete with their programs.
 #[derive(Clone, Debug)]
 pub struct Bundle {
+    /// The folder that holds both.
+    pub root: PathBuf,
     /// For a guest: libcuda.so.1, vgpu-frontd and the sample programs.
     pub guest: PathBuf,
     /// For the backend domain: vgpu-backd, vgpu-worker, xl-vgpu and softcuda's libcuda.so.1.
@@ -112,7 +114,9 @@ pub fn build() -> Result<Bundle> {
         copy(&sample.file, &folder.join("guest/bin").join(&sample.target))?;
     }
     // The name that programs are linked to, and the one they load.
-    std::os::unix::fs::symlink("libcuda.so.1", folder.join("guest/lib/libcuda.so"))?;
+    for library in ["guest/lib", "backend/lib/softcuda"] {
+        std::os::unix::fs::symlink("libcuda.so.1", folder.join(library).join("libcuda.so"))?;
+    }
     for example in fs::read_dir(workspace().join(EXAMPLES))
         .into_iter()
         .flatten()
@@ -128,6 +132,7 @@ pub fn build() -> Result<Bundle> {
     Ok(Bundle {
         guest: folder.join("guest"),
         backend: folder.join("backend"),
+        root: folder,
     })
 }
 
@@ -237,7 +242,7 @@ pub fn workspace() -> PathBuf {
 }
 
 /// Where cargo builds, which the person's settings may have moved.
-fn target_folder() -> Result<PathBuf> {
+pub fn target_folder() -> Result<PathBuf> {
     #[derive(Deserialize)]
     struct Metadata {
         target_directory: PathBuf,

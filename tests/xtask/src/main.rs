@@ -3,6 +3,7 @@
 //! Nothing here is part of the product, and nothing it does needs a Xen host or a GPU.
 
 mod bundle;
+mod demo;
 mod setup;
 mod xen;
 
@@ -16,6 +17,7 @@ use clap::Parser;
     about = "Set-up, bundle and the real-Xen lab of this repository"
 )]
 enum Command {
+    Demo(demo::Arguments),
     Setup(setup::Arguments),
     Bundle(bundle::Arguments),
     XenTest(xen::TestArguments),
@@ -24,6 +26,7 @@ enum Command {
 
 fn main() -> Result<()> {
     match Command::parse() {
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Setup(arguments) => setup::run(&arguments),
         Command::Bundle(arguments) => bundle::run(&arguments),
         Command::XenTest(arguments) => xen::test(&arguments),

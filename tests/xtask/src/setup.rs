@@ -127,6 +127,14 @@ pub fn ensure() -> Result<()> {
     })
 }
 
+/// Sets up for the demo: what building needs.
+pub fn demo() -> Result<()> {
+    run(&Arguments {
+        purpose: Purpose::Demo,
+        refresh: false,
+    })
+}
+
 fn install(tools: &[&Tool]) -> Result<()> {
     let missing: Vec<_> = tools.iter().filter(|tool| !on_path(tool.program)).collect();
     if missing.is_empty() {

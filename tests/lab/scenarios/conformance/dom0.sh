@@ -15,8 +15,7 @@ one() { # NAME TYPE
   check "$2: xl destroy" xl destroy "$name"
 }
 
-guest_part() { guest finish "$1" 60 >&3; }
-exec 3>&1
+guest_part() { guest finish "$1" 60; }
 
 for guest in $LAB_GUESTS; do
   one "${guest%%:*}" "${guest##*:}" &
