@@ -17,7 +17,7 @@
 //! ```
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long an end that closes waits for the other before it goes on alone.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -201,6 +201,43 @@ pub fn back_step(view: View) -> BackStep {
 
         // Left by a backend that is gone, or by nobody.
         (Unknown | Initialised | Reconfiguring | Reconfigured, _) => Close,
+    }
+}
+
+/// How an end rests between connections that fail, so that two ends that cannot agree do not spin.
+#[derive(Debug, Default)]
+pub struct Rest {
+    pause: Duration,
+    due: bool,
+    until: Option<Instant>,
+}
+
+impl Rest {
+    const SHORTEST: Duration = Duration::from_millis(250);
+    const LONGEST: Duration = Duration::from_secs(30);
+    /// A connection that lasted this long was a good one.
+    const GOOD: Duration = Duration::from_secs(10);
+
+    /// A connection has ended or was not made (`lasted`: zero). After a good one the end need not rest;
+    /// after others it does, each time twice as long.
+    pub fn after(&mut self, lasted: Duration) {
+        self.due = lasted < Self::GOOD;
+        self.pause = match self.due {
+            true => self
+                .pause
+                .saturating_mul(2)
+                .clamp(Self::SHORTEST, Self::LONGEST),
+            false => Duration::ZERO,
+        };
+    }
+
+    /// Asked before the end begins another connection: until when it rests, or `None` to go ahead.
+    pub fn before(&mut self, now: Instant) -> Option<Instant> {
+        if std::mem::take(&mut self.due) {
+            self.until = now.checked_add(self.pause);
+        }
+        self.until = self.until.filter(|until| *until > now);
+        self.until
     }
 }
 
@@ -484,6 +521,26 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn ends_that_cannot_agree_rest_longer_and_longer() {
+        let mut rest = Rest::default();
+        let mut now = Instant::now();
+        assert_eq!(rest.before(now), None);
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            rest.after(Duration::from_secs(1));
+            let until = rest.before(now).unwrap();
+            assert_eq!(rest.before(now), Some(until));
+            pauses.push(until - now);
+            now = until;
+            assert_eq!(rest.before(now), None);
+        }
+        assert_eq!(pauses[..3], [250, 500, 1000].map(Duration::from_millis));
+        assert_eq!(pauses[11], Duration::from_secs(30));
+        rest.after(Duration::from_secs(60));
+        assert_eq!(rest.before(now), None);
     }
 
     #[test]

@@ -13,18 +13,13 @@ use std::time::{Duration, Instant};
 use vgpu_protocol::PROTOCOL_VERSION;
 use vgpu_protocol::keys::{self, DeviceId};
 use vgpu_protocol::wait::{Wake, is_ready, wait_any};
-use vgpu_protocol::xenbus::{FrontStep, PATIENCE, State, View, front_step};
+use vgpu_protocol::xenbus::{FrontStep, PATIENCE, Rest, State, View, front_step};
 use xen::{DomId, Platform, PlatformSpec, Store, Watch};
 
 /// How often a connected device is looked at without a reason: a backend that was killed says nothing.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long programs have to close their channels when the device closes.
 const PROGRAMS_PATIENCE: Duration = Duration::from_secs(5);
-/// The pause before a device that failed is tried again: it doubles up to the longest.
-const PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// A connection that lasted this long was a good one.
-const GOOD: Duration = Duration::from_secs(10);
 
 /// Why a control ring could not be shared.
 #[derive(Debug, thiserror::Error)]
@@ -70,9 +65,7 @@ pub fn run(options: &Options, stop: BorrowedFd<'_>) -> Result<(), Error> {
         own: State::Unknown,
         since: Instant::now(),
         control: None,
-        pause: Duration::ZERO,
-        tired: false,
-        resume: None,
+        rest: Rest::default(),
     };
     let result = device.serve(stop);
     clients.close("vgpu-frontd has been stopped", PROGRAMS_PATIENCE);
@@ -96,10 +89,7 @@ struct Device {
     own: State,
     since: Instant,
     control: Option<Arc<Control>>,
-    /// How long to pause before beginning again, whether to, and when the present pause ends.
-    pause: Duration,
-    tired: bool,
-    resume: Option<Instant>,
+    rest: Rest,
 }
 
 impl Device {
@@ -121,7 +111,11 @@ impl Device {
                 continue;
             };
             let step = self.step(device, stopping)?;
-            if step != FrontStep::Wait && self.resume.is_none() {
+            let resume = match step {
+                FrontStep::Restart => self.rest.before(Instant::now()),
+                _ => None,
+            };
+            if step != FrontStep::Wait && resume.is_none() {
                 tracing::debug!(own = self.own.name(), ?step, "stepping");
                 self.act(step, device)?;
                 continue;
@@ -129,7 +123,7 @@ impl Device {
             if stopping && self.own == State::Closed {
                 return Ok(());
             }
-            let deadline = match (self.resume, self.own) {
+            let deadline = match (resume, self.own) {
                 (Some(at), _) => Some(at),
                 (None, State::Connected) => Instant::now().checked_add(LOOK),
                 (None, State::Closing) => self.since.checked_add(PATIENCE),
@@ -188,7 +182,6 @@ impl Device {
         self.clients.refuse(reason);
         self.control = None;
         self.backend = None;
-        self.resume = None;
         self.set(State::Unknown);
     }
 
@@ -215,19 +208,12 @@ impl Device {
             }
         }
         let late = self.since.elapsed() >= PATIENCE;
-        let step = front_step(View {
+        Ok(front_step(View {
             own: self.own,
             peer,
             wanted,
             late,
-        });
-        if step != FrontStep::Restart || self.resume.is_some_and(|at| Instant::now() >= at) {
-            self.resume = None;
-        } else if self.tired {
-            self.tired = false;
-            self.resume = Instant::now().checked_add(self.pause);
-        }
-        Ok(step)
+        }))
     }
 
     fn act(&mut self, step: FrontStep, device: DeviceId) -> Result<(), Error> {
@@ -249,12 +235,11 @@ impl Device {
             }
             FrontStep::Close => {
                 tracing::info!(%device, "closing");
-                let good = self.own == State::Connected && self.since.elapsed() >= GOOD;
-                if good {
-                    self.pause = Duration::ZERO;
-                } else {
-                    self.grow_tired();
-                }
+                let lasted = match self.own {
+                    State::Connected => self.since.elapsed(),
+                    _ => Duration::ZERO,
+                };
+                self.rest.after(lasted);
                 self.clients
                     .close("the vgpu device is being closed", PROGRAMS_PATIENCE);
                 if let Some(control) = &self.control {
@@ -294,18 +279,12 @@ impl Device {
     /// Gives this connection up for now, and says why where people look for it.
     fn fail(&mut self, device: DeviceId, reason: &str) -> Result<(), Error> {
         tracing::error!(%device, "{reason}");
-        self.grow_tired();
+        self.rest.after(Duration::ZERO);
         self.control = None;
         if let Err(error) = self.store.write(&device.frontend_error(), reason) {
             tracing::debug!(%error, "the error could not be written to XenStore");
         }
         self.show(State::Closed, &[])
-    }
-
-    /// The connection was no good one: the next is not tried at once.
-    fn grow_tired(&mut self) {
-        self.pause = self.pause.saturating_mul(2).clamp(PAUSE, LONGEST_PAUSE);
-        self.tired = true;
     }
 
     fn show(&mut self, state: State, said: &[(&str, String)]) -> Result<(), Error> {

@@ -1,0 +1,304 @@
+//! The daemon: sees domains come and go, gives those that have a file their device, and keeps a thread
+//! for each device that there is, whoever made it.
+//!
+//! It looks at everything again whenever something changes, so that it does not matter what it missed.
+//! It must never wait for a guest.
+
+use crate::Error;
+use crate::admin::Admin;
+use crate::channels::Context;
+use crate::config;
+use crate::device::{Device, Handle, Order};
+use crate::limits::{Account, Limits};
+use crate::worker::Launcher;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use vgpu_protocol::admin::Listing;
+use vgpu_protocol::keys::{self, Created, DeviceError, DeviceId, Domain};
+use vgpu_protocol::wait::{Wake, is_ready, wait_any};
+use xen::{DomId, Platform, PlatformSpec, Store};
+
+/// How long devices have to close when backd stops.
+const STOP_PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long a device rests whose thread has failed.
+const FAILED_PAUSE: Duration = Duration::from_secs(1);
+
+/// What backd is told on its command line.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where Xen is.
+    pub platform: PlatformSpec,
+    /// Where the domains' files are.
+    pub config_dir: PathBuf,
+    /// The admin socket.
+    pub admin_socket: PathBuf,
+    /// How workers are started.
+    pub launcher: Launcher,
+    /// The limits of each domain.
+    pub per_domain: Limits,
+    /// The limits of all domains together.
+    pub total: Limits,
+}
+
+#[derive(Debug)]
+struct Actor {
+    handle: Arc<Handle>,
+    thread: JoinHandle<()>,
+}
+
+/// The devices whose threads end.
+#[derive(Debug)]
+struct Ended {
+    wake: Wake,
+    ids: Mutex<Vec<DeviceId>>,
+}
+
+type Registry = Arc<Mutex<BTreeMap<DeviceId, Arc<Handle>>>>;
+
+#[derive(Debug)]
+struct Daemon {
+    platform: Arc<dyn Platform>,
+    store: Store,
+    own: DomId,
+    config_dir: PathBuf,
+    launcher: Arc<Launcher>,
+    account: Account,
+    ended: Arc<Ended>,
+    actors: BTreeMap<DeviceId, Actor>,
+    registry: Registry,
+    /// The domains that were seen and given what they are due: number and UUID, as numbers come again.
+    seen: BTreeSet<(DomId, String)>,
+}
+
+/// Serves the domains' devices until `stop` is readable.
+///
+/// # Errors
+/// [`Error`], where nothing can be done without a new start: XenStore is gone, a socket is taken.
+pub fn run(options: &Options, stop: BorrowedFd<'_>) -> Result<(), Error> {
+    let platform = options.platform.open()?;
+    let store = platform.store()?;
+    let own = platform.domid()?;
+    let admin = Admin::bind(&options.admin_socket)?;
+    let registry = Registry::default();
+    let end = Arc::new(Wake::new().map_err(Error::system("making an eventfd"))?);
+    let admin = {
+        let (registry, end) = (registry.clone(), end.clone());
+        let list = move || {
+            let registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
+            Listing {
+                devices: registry.values().map(|handle| handle.info()).collect(),
+            }
+        };
+        std::thread::Builder::new()
+            .name("admin".into())
+            .spawn(move || admin.serve(&end, list))
+            .map_err(Error::system("starting a thread"))?
+    };
+    let mut daemon = Daemon {
+        platform,
+        store,
+        own,
+        config_dir: options.config_dir.clone(),
+        launcher: Arc::new(options.launcher.clone()),
+        account: Account::new(options.per_domain, options.total),
+        ended: Arc::new(Ended {
+            wake: Wake::new().map_err(Error::system("making an eventfd"))?,
+            ids: Mutex::default(),
+        }),
+        actors: BTreeMap::new(),
+        registry,
+        seen: BTreeSet::new(),
+    };
+    let result = daemon.serve(stop);
+    daemon.stop();
+    end.wake();
+    if admin.join().is_err() {
+        tracing::error!("the thread that answers tools has failed");
+    }
+    result
+}
+
+impl Daemon {
+    fn serve(&mut self, stop: BorrowedFd<'_>) -> Result<(), Error> {
+        let watches = [
+            self.store.watch("@introduceDomain")?,
+            self.store.watch("@releaseDomain")?,
+            self.store.watch(&keys::backends_dir(self.own))?,
+        ];
+        tracing::info!(platform = self.platform.name(), domid = %self.own, "vgpu-backd is ready");
+        loop {
+            // Taken before looking, so that what comes later is looked at once more.
+            self.ended.wake.clear();
+            for watch in &watches {
+                while watch.next(Some(Duration::ZERO))?.is_some() {}
+            }
+            self.reap();
+            self.look()?;
+            if is_ready(stop) {
+                return Ok(());
+            }
+            let mut fds: Vec<_> = watches.iter().map(|watch| watch.poll_fd()).collect();
+            fds.extend([stop, self.ended.wake.as_fd()]);
+            wait_any(&fds, None).map_err(Error::system("waiting for XenStore"))?;
+        }
+    }
+
+    /// Brings devices and threads in line with the domains that there are.
+    fn look(&mut self) -> Result<(), Error> {
+        let domains = keys::list_domains(&self.store)?;
+        let present: BTreeSet<_> = domains.iter().map(|d| (d.domid, d.uuid.clone())).collect();
+        let gone = |domid: DomId, seen: &BTreeSet<(DomId, String)>| {
+            // Gone, or another by the same number.
+            !present.iter().any(|(there, _)| *there == domid)
+                || seen
+                    .iter()
+                    .any(|was| was.0 == domid && !present.contains(was))
+        };
+        for (id, actor) in &self.actors {
+            if gone(id.frontend, &self.seen) {
+                actor.handle.order(Order::Gone);
+            }
+        }
+        let waiting: BTreeSet<DomId> = self
+            .actors
+            .keys()
+            .map(|id| id.frontend)
+            .filter(|domid| gone(*domid, &self.seen))
+            .collect();
+        // A number whose last owner is still being let go of is looked at when that is done.
+        self.seen
+            .retain(|was| present.contains(was) || waiting.contains(&was.0));
+        for domain in &domains {
+            if !waiting.contains(&domain.domid) {
+                self.admit(domain)?;
+            }
+        }
+        for id in keys::list_devices(&self.store, self.own)? {
+            if self.actors.contains_key(&id) {
+                continue;
+            }
+            if present.iter().any(|(domid, _)| *domid == id.frontend) {
+                self.start(id)?;
+            } else {
+                tracing::info!(device = %id, "removing what a domain that is gone has left");
+                keys::remove_device(&self.store, id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a domain that has just come the device that its file asks for.
+    fn admit(&mut self, domain: &Domain) -> Result<(), Error> {
+        let key = (domain.domid, domain.uuid.clone());
+        // One without a name is still being made.
+        if domain.domid == self.own || domain.name.is_empty() || self.seen.contains(&key) {
+            return Ok(());
+        }
+        let config = match config::find(&self.config_dir, domain) {
+            Ok(config) => config.filter(|config| config.enabled),
+            Err(error) => {
+                tracing::error!(domain = domain.name, "{error}");
+                None
+            }
+        };
+        if let Some(config) = config {
+            let id = DeviceId {
+                backend: self.own,
+                frontend: domain.domid,
+                devid: config.devid,
+            };
+            match keys::create_device(&self.store, id, &domain.name) {
+                Ok(Created::New) => {
+                    tracing::info!(device = %id, domain = domain.name, "device made")
+                }
+                Ok(Created::Already) => {}
+                Err(DeviceError::Store(error)) if error.is_closed() => return Err(error.into()),
+                // Gone again meanwhile: then there is nothing to do. Else the log says what is.
+                Err(error) => {
+                    tracing::error!(device = %id, domain = domain.name, "no device: {error}")
+                }
+            }
+        }
+        self.seen.insert(key);
+        Ok(())
+    }
+
+    fn start(&mut self, id: DeviceId) -> Result<(), Error> {
+        let handle = Arc::new(Handle::new().map_err(Error::system("making an eventfd"))?);
+        let context = Context {
+            platform: self.platform.clone(),
+            frontend: id.frontend,
+            launcher: self.launcher.clone(),
+            account: self.account.of_another(),
+        };
+        let device = Device::new(id, self.store.clone(), handle.clone(), context)?;
+        let ended = self.ended.clone();
+        let thread = std::thread::Builder::new()
+            .name(id.to_string())
+            .spawn(move || {
+                if let Err(error) = device.serve() {
+                    tracing::error!(device = %id, "the device has failed: {error}");
+                    // It is started again; not in a hurry.
+                    std::thread::sleep(FAILED_PAUSE);
+                }
+                ended
+                    .ids
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(id);
+                ended.wake.wake();
+            })
+            .map_err(Error::system("starting a thread"))?;
+        self.registry
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, handle.clone());
+        self.actors.insert(id, Actor { handle, thread });
+        Ok(())
+    }
+
+    /// Forgets the devices whose threads have ended.
+    fn reap(&mut self) {
+        let ended = std::mem::take(
+            &mut *self
+                .ended
+                .ids
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        for id in ended {
+            self.registry
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&id);
+            if let Some(actor) = self.actors.remove(&id)
+                && actor.thread.join().is_err()
+            {
+                tracing::error!(device = %id, "the device's thread has failed");
+            }
+        }
+    }
+
+    /// Closes all devices.
+    fn stop(&mut self) {
+        for actor in self.actors.values() {
+            actor.handle.order(Order::Stop);
+        }
+        let deadline = Instant::now().checked_add(STOP_PATIENCE);
+        while !self.actors.is_empty() && deadline.is_some_and(|at| Instant::now() < at) {
+            self.ended.wake.clear();
+            self.reap();
+            if !self.actors.is_empty() && wait_any(&[self.ended.wake.as_fd()], deadline).is_err() {
+                break;
+            }
+        }
+        for id in self.actors.keys() {
+            tracing::warn!(device = %id, "the device does not close; leaving it to the next vgpu-backd");
+        }
+    }
+}
