@@ -1,0 +1,218 @@
+//! Contexts.
+
+use super::{Out, call, device_index};
+use crate::context::{Context, current, with_stack};
+use crate::driver::Driver;
+use cuda_abi::{CuResult, Handle};
+use std::ffi::c_void;
+use std::ptr::null_mut;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What cuCtxGetApiVersion answers for contexts of cuCtxCreate_v2 and later.
+const API_VERSION: u32 = 3020;
+
+/// The context that a handle means.
+fn find(driver: &Driver, context: Handle) -> Result<Arc<Context>, CuResult> {
+    driver
+        .contexts
+        .get(context)
+        .ok_or(CuResult::INVALID_CONTEXT)
+}
+
+pub unsafe fn cuCtxCreate_v2(context: *mut Handle, flags: u32, device: i32) -> CuResult {
+    call(|driver| {
+        // SAFETY: the C function's contract.
+        let out = unsafe { Out::new(context) }?;
+        let device = device_index(driver, device)?;
+        if !Context::flags_valid(flags) {
+            return Err(CuResult::INVALID_VALUE);
+        }
+        let handle = driver.contexts.number();
+        let context = Context::new(handle, handle, device, flags, false);
+        with_stack(|stack| stack.push(Arc::clone(&context)))?;
+        driver.contexts.insert(handle, context);
+        out.set(handle as Handle);
+        Ok(())
+    })
+}
+
+pub unsafe fn cuCtxCreate_v3(
+    context: *mut Handle,
+    _params: *mut c_void,
+    count: i32,
+    flags: u32,
+    device: i32,
+) -> CuResult {
+    if count != 0 {
+        return call(|_| Err(CuResult::UNSUPPORTED_EXEC_AFFINITY));
+    }
+    // SAFETY: the C function's contract.
+    unsafe { cuCtxCreate_v2(context, flags, device) }
+}
+
+pub unsafe fn cuCtxCreate_v4(
+    context: *mut Handle,
+    params: *mut c_void,
+    flags: u32,
+    device: i32,
+) -> CuResult {
+    let params = params.cast::<cuda_abi::sys::CUctxCreateParams>();
+    // SAFETY: null, or the structure that this function takes.
+    let asks = !params.is_null()
+        && unsafe { (*params).numExecAffinityParams != 0 || !(*params).cigParams.is_null() };
+    if asks {
+        return call(|_| Err(CuResult::UNSUPPORTED_EXEC_AFFINITY));
+    }
+    // SAFETY: the C function's contract.
+    unsafe { cuCtxCreate_v2(context, flags, device) }
+}
+
+pub unsafe fn cuCtxDestroy_v2(context: Handle) -> CuResult {
+    call(|driver| {
+        let context = find(driver, context)
+            .ok()
+            .filter(|context| !context.primary);
+        let context = context.ok_or(CuResult::INVALID_CONTEXT)?;
+        with_stack(|stack| stack.pop_if(|top| top.id == context.id))?;
+        driver.destroy_context(&context);
+        Ok(())
+    })
+}
+
+pub unsafe fn cuCtxGetCurrent(context: *mut Handle) -> CuResult {
+    call(|_| {
+        // SAFETY: the C function's contract.
+        let out = unsafe { Out::new(context) }?;
+        let top = with_stack(|stack| stack.last().map(|context| context.handle))?;
+        out.set(top.map_or(null_mut(), |handle| handle as Handle));
+        Ok(())
+    })
+}
+
+pub unsafe fn cuCtxSetCurrent(context: Handle) -> CuResult {
+    call(|driver| {
+        let new = (!context.is_null())
+            .then(|| find(driver, context))
+            .transpose()?;
+        with_stack(|stack| {
+            stack.pop();
+            stack.extend(new);
+        })
+    })
+}
+
+pub unsafe fn cuCtxPushCurrent_v2(context: Handle) -> CuResult {
+    call(|driver| {
+        let context = find(driver, context)?;
+        with_stack(|stack| stack.push(context))
+    })
+}
+
+pub unsafe fn cuCtxPopCurrent_v2(context: *mut Handle) -> CuResult {
+    call(|_| {
+        let top = with_stack(Vec::pop)?.ok_or(CuResult::INVALID_CONTEXT)?;
+        // SAFETY: the C function's contract; this output is optional.
+        if let Ok(out) = unsafe { Out::new(context) } {
+            out.set(top.handle as Handle);
+        }
+        Ok(())
+    })
+}
+
+/// The calling thread's context whatever its state.
+fn top() -> Result<Arc<Context>, CuResult> {
+    let top = with_stack(|stack| stack.last().cloned())?;
+    let top = top.ok_or(CuResult::INVALID_CONTEXT)?;
+    if top.alive() {
+        Ok(top)
+    } else {
+        Err(CuResult::CONTEXT_IS_DESTROYED)
+    }
+}
+
+pub unsafe fn cuCtxGetDevice(device: *mut i32) -> CuResult {
+    call(|_| {
+        // SAFETY: the C function's contract.
+        let out = unsafe { Out::new(device) }?;
+        out.set(top()?.device as i32);
+        Ok(())
+    })
+}
+
+pub unsafe fn cuCtxGetFlags(flags: *mut u32) -> CuResult {
+    call(|_| {
+        // SAFETY: the C function's contract.
+        let out = unsafe { Out::new(flags) }?;
+        out.set(top()?.flags.load(Ordering::Relaxed));
+        Ok(())
+    })
+}
+
+pub unsafe fn cuCtxGetApiVersion(context: Handle, version: *mut u32) -> CuResult {
+    call(|driver| {
+        // SAFETY: the C function's contract.
+        let out = unsafe { Out::new(version) }?;
+        if context.is_null() {
+            top()?;
+        } else {
+            find(driver, context)?;
+        }
+        out.set(API_VERSION);
+        Ok(())
+    })
+}
+
+pub unsafe fn cuCtxSynchronize() -> CuResult {
+    call(|driver| {
+        let context = current()?;
+        driver.engines.wait_context(driver, context.id);
+        context.check()
+    })
+}
+
+pub unsafe fn cuCtxGetStreamPriorityRange(least: *mut i32, greatest: *mut i32) -> CuResult {
+    call(|_| {
+        current()?;
+        for place in [least, greatest] {
+            // SAFETY: the C function's contract; each output is optional.
+            if let Ok(out) = unsafe { Out::new(place) } {
+                out.set(0);
+            }
+        }
+        Ok(())
+    })
+}
+
+pub unsafe fn cuCtxGetLimit(value: *mut usize, limit: i32) -> CuResult {
+    call(|_| {
+        // SAFETY: the C function's contract.
+        let out = unsafe { Out::new(value) }?;
+        out.set(current()?.limit(limit)?);
+        Ok(())
+    })
+}
+
+pub unsafe fn cuCtxSetLimit(limit: i32, value: usize) -> CuResult {
+    call(|_| current()?.set_limit(limit, value))
+}
+
+pub unsafe fn cuCtxGetCacheConfig(config: *mut i32) -> CuResult {
+    call(|_| {
+        // SAFETY: the C function's contract.
+        let out = unsafe { Out::new(config) }?;
+        out.set(current()?.cache_config.load(Ordering::Relaxed));
+        Ok(())
+    })
+}
+
+pub unsafe fn cuCtxSetCacheConfig(config: i32) -> CuResult {
+    call(|_| {
+        let context = current()?;
+        if !(0..=3).contains(&config) {
+            return Err(CuResult::INVALID_VALUE);
+        }
+        context.cache_config.store(config, Ordering::Relaxed);
+        Ok(())
+    })
+}

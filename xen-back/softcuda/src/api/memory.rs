@@ -1,0 +1,507 @@
+//! Memory: allocating, freeing, copying, filling, and what is known of an address.
+
+use super::{Out, call};
+use crate::context::current;
+use crate::driver::Driver;
+use crate::memory::{Allocation, Home, Owner, Purpose};
+use crate::stream::Target;
+use crate::work::{Copy, Fill, Pattern, Source, Work};
+use cuda_abi::{CuResult, Handle};
+use std::ffi::c_void;
+use std::ptr::null_mut;
+
+/// Flags of cuMemHostAlloc: portable, device-mapped, write-combined.
+const HOST_ALLOC_FLAGS: u32 = 7;
+/// Flags of cuMemHostRegister: portable, device-mapped, I/O memory, read-only.
+const HOST_REGISTER_FLAGS: u32 = 15;
+/// Page-locked memory starts at a page, in bytes.
+const PAGE: u64 = 4096;
+/// An asynchronous copy from pageable memory of at most this many bytes is taken at once; a longer one
+/// waits for its turn. CUDA documents both as allowed.
+const STAGED: u64 = 64 * 1024;
+
+/// Allocates for a context, where need be after what is being freed in stream order.
+fn allocate(
+    driver: &'static Driver,
+    target: &Target,
+    home: Home,
+    bytes: usize,
+    flags: u32,
+) -> Result<u64, CuResult> {
+    let owner = Owner {
+        context: target.context.handle,
+        flags,
+        purpose: Purpose::Program,
+    };
+    let align = if home == Home::Host { PAGE } else { 1 };
+    let attempt = || driver.memory.allocate(home, bytes as u64, align, owner);
+    let allocation = attempt().or_else(|error| {
+        if error == CuResult::OUT_OF_MEMORY {
+            driver.engines.wait_context(driver, target.context.id);
+        }
+        attempt()
+    })?;
+    Ok(allocation.start)
+}
+
+/// Frees an allocation of the program once the work of its context has ended.
+fn free(
+    driver: &'static Driver,
+    start: u64,
+    is_home: impl Fn(Home) -> bool,
+) -> Result<(), CuResult> {
+    let allocation = driver.memory.end(start, is_home)?;
+    let outcome = settle(driver, &allocation);
+    driver.memory.release(start);
+    outcome
+}
+
+/// Waits until the work of an allocation's context has ended.
+fn settle(driver: &'static Driver, allocation: &Allocation) -> Result<(), CuResult> {
+    match driver.contexts.get(allocation.owner.context as Handle) {
+        Some(context) => {
+            driver.engines.wait_context(driver, context.id);
+            context.check()
+        }
+        None => Ok(()),
+    }
+}
+
+pub unsafe fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> CuResult {
+    call(|driver| {
+        // SAFETY: the C function's contract.
+        let (free, total) = unsafe { (Out::new(free)?, Out::new(total)?) };
+        let (unused, all) = driver.memory.usage(current()?.device);
+        free.set(unused as usize);
+        total.set(all as usize);
+        Ok(())
+    })
+}
+
+pub unsafe fn cuMemAlloc_v2(address: *mut u64, bytes: usize) -> CuResult {
+    call(|driver| {
+        // SAFETY: the C function's contract.
+        let out = unsafe { Out::new(address) }?;
+        let target = Target::null(current()?);
+        let home = Home::Device(target.context.device);
+        out.set(allocate(driver, &target, home, bytes, 0)?);
+        Ok(())
+    })
+}
+
+pub unsafe fn cuMemFree_v2(address: u64) -> CuResult {
+    call(|driver| match address {
+        0 => Ok(()),
+        _ => free(driver, address, |home| home != Home::Host),
+    })
+}
+
+pub unsafe fn cuMemAllocAsync(address: *mut u64, bytes: usize, stream: Handle) -> CuResult {
+    call(|driver| {
+        // SAFETY: the C function's contract.
+        let out = unsafe { Out::new(address) }?;
+        let target = Target::of(driver, stream)?;
+        let home = Home::Device(target.context.device);
+        out.set(allocate(driver, &target, home, bytes, 0)?);
+        Ok(())
+    })
+}
+
+pub unsafe fn cuMemFreeAsync(address: u64, stream: Handle) -> CuResult {
+    call(|driver| {
+        let Target { context, lane, .. } = Target::of(driver, stream)?;
+        let gone = driver.memory.end(address, |home| home != Home::Host)?;
+        driver
+            .engines
+            .submit(driver, &context, lane, Work::Release(gone.start), 0)?;
+        Ok(())
+    })
+}
+
+pub unsafe fn cuMemGetAddressRange_v2(base: *mut u64, bytes: *mut usize, address: u64) -> CuResult {
+    call(|driver| {
+        current()?;
+        let found = driver.memory.find(address, 1).ok_or(CuResult::NOT_FOUND)?;
+        // SAFETY: the C function's contract; each output is optional.
+        unsafe {
+            if let Ok(out) = Out::new(base) {
+                out.set(found.start);
+            }
+            if let Ok(out) = Out::new(bytes) {
+                out.set(found.bytes as usize);
+            }
+        }
+        Ok(())
+    })
+}
+
+pub unsafe fn cuPointerGetAttribute(data: *mut c_void, attribute: i32, address: u64) -> CuResult {
+    call(|driver| {
+        if data.is_null() {
+            return Err(CuResult::INVALID_VALUE);
+        }
+        let found = driver
+            .memory
+            .find(address, 1)
+            .ok_or(CuResult::INVALID_VALUE)?;
+        let (device, host) = match found.home {
+            Home::Device(device) => (device, None),
+            Home::Host => {
+                let owner = driver.contexts.get(found.owner.context as Handle);
+                (owner.map_or(0, |context| context.device), Some(address))
+            }
+        };
+        // SAFETY (of the writes below): the C function's contract gives `data` the attribute's type.
+        let word = |value: u32| {
+            // SAFETY: as said above.
+            unsafe { data.cast::<u32>().write_unaligned(value) };
+            Ok(())
+        };
+        let long = |value: u64| {
+            // SAFETY: as said above.
+            unsafe { data.cast::<u64>().write_unaligned(value) };
+            Ok(())
+        };
+        match attribute {
+            1 => long(found.owner.context),
+            2 => word(if host.is_some() { 1 } else { 2 }),
+            3 if !found.registered => long(address),
+            4 => long(host.ok_or(CuResult::INVALID_VALUE)?),
+            6 | 8 | 10 => word(0), // synchronous copies, managed, IPC
+            7 => long(found.id),
+            9 => word(device as u32),
+            11 => long(found.start),
+            12 => long(found.bytes),
+            13 => word(1), // mapped
+            14 => long(0), // handle types for sharing
+            15 => word(0), // GPUDirect RDMA
+            16 => word(3), // readable and writable
+            17 => long(0), // memory pool
+            _ => Err(CuResult::INVALID_VALUE),
+        }
+    })
+}
+
+pub unsafe fn cuMemHostAlloc(address: *mut *mut c_void, bytes: usize, flags: u32) -> CuResult {
+    call(|driver| {
+        // SAFETY: the C function's contract.
+        let out = unsafe { Out::new(address) }?;
+        if flags & !HOST_ALLOC_FLAGS != 0 {
+            return Err(CuResult::INVALID_VALUE);
+        }
+        let target = Target::null(current()?);
+        out.set(allocate(driver, &target, Home::Host, bytes, flags)? as *mut c_void);
+        Ok(())
+    })
+}
+
+pub unsafe fn cuMemAllocHost_v2(address: *mut *mut c_void, bytes: usize) -> CuResult {
+    // SAFETY: the same contract.
+    unsafe { cuMemHostAlloc(address, bytes, 0) }
+}
+
+pub unsafe fn cuMemFreeHost(address: *mut c_void) -> CuResult {
+    call(|driver| free(driver, address as u64, |home| home == Home::Host))
+}
+
+/// The host allocation or registration that holds an address.
+fn host(driver: &Driver, address: *mut c_void) -> Result<Allocation, CuResult> {
+    current()?;
+    let found = driver.memory.find(address as u64, 1);
+    found
+        .filter(|found| found.home == Home::Host)
+        .ok_or(CuResult::INVALID_VALUE)
+}
+
+/// Kernels reach what cuMemHostAlloc gave, at the same address; they do not reach registered memory.
+pub unsafe fn cuMemHostGetDevicePointer_v2(
+    device: *mut u64,
+    address: *mut c_void,
+    flags: u32,
+) -> CuResult {
+    call(|driver| {
+        // SAFETY: the C function's contract.
+        let out = unsafe { Out::new(device) }?;
+        if flags != 0 {
+            return Err(CuResult::INVALID_VALUE);
+        }
+        if host(driver, address)?.registered {
+            return Err(CuResult::NOT_SUPPORTED);
+        }
+        out.set(address as u64);
+        Ok(())
+    })
+}
+
+pub unsafe fn cuMemHostGetFlags(flags: *mut u32, address: *mut c_void) -> CuResult {
+    call(|driver| {
+        // SAFETY: the C function's contract.
+        let out = unsafe { Out::new(flags) }?;
+        out.set(host(driver, address)?.owner.flags);
+        Ok(())
+    })
+}
+
+pub unsafe fn cuMemHostRegister_v2(address: *mut c_void, bytes: usize, flags: u32) -> CuResult {
+    call(|driver| {
+        if flags & !HOST_REGISTER_FLAGS != 0 {
+            return Err(CuResult::INVALID_VALUE);
+        }
+        let owner = Owner {
+            context: current()?.handle,
+            flags,
+            purpose: Purpose::Program,
+        };
+        driver.memory.register(address as u64, bytes as u64, owner)
+    })
+}
+
+pub unsafe fn cuMemHostUnregister(address: *mut c_void) -> CuResult {
+    call(|driver| {
+        current()?;
+        let found = driver.memory.find(address as u64, 1);
+        let found = found.filter(|found| found.registered && found.start == address as u64);
+        let found = found.ok_or(CuResult::HOST_MEMORY_NOT_REGISTERED)?;
+        let outcome = settle(driver, &found);
+        driver.memory.unregister(found.start).and(outcome)
+    })
+}
+
+/// One end of a copy.
+#[derive(Clone, Copy)]
+struct End {
+    address: u64,
+    kind: EndKind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum EndKind {
+    Device,
+    PageLocked,
+    Pageable,
+}
+
+impl End {
+    /// Memory that a device knows.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_INVALID_VALUE if not all of it is allocated or registered.
+    fn known(driver: &Driver, address: u64, bytes: u64) -> Result<End, CuResult> {
+        let found = driver.memory.find(address, bytes);
+        let kind = match found.ok_or(CuResult::INVALID_VALUE)?.home {
+            Home::Device(_) => EndKind::Device,
+            Home::Host => EndKind::PageLocked,
+        };
+        Ok(End { address, kind })
+    }
+
+    /// Any memory: known, or else the program's own.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_INVALID_VALUE for null, and for device memory that is not allocated.
+    fn any(driver: &Driver, address: u64, bytes: u64) -> Result<End, CuResult> {
+        End::known(driver, address, bytes).or_else(|error| {
+            if address == 0
+                || address.checked_add(bytes).is_none()
+                || driver.memory.touches(address, bytes)
+            {
+                return Err(error);
+            }
+            Ok(End {
+                address,
+                kind: EndKind::Pageable,
+            })
+        })
+    }
+}
+
+/// When a copy's call may return.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Return {
+    /// When it is done, unless both ends are on devices.
+    Done,
+    /// As soon as the program's pageable memory is not needed any more.
+    Early,
+}
+
+/// Copies in a stream.
+fn copy(
+    driver: &'static Driver,
+    target: Target,
+    to: End,
+    from: End,
+    bytes: u64,
+    when: Return,
+) -> Result<(), CuResult> {
+    let Target { context, lane, .. } = target;
+    let device_only = to.kind == EndKind::Device && from.kind == EndKind::Device;
+    let pageable = to.kind == EndKind::Pageable || from.kind == EndKind::Pageable;
+    let staged = when == Return::Early
+        && from.kind == EndKind::Pageable
+        && to.kind != EndKind::Pageable
+        && bytes <= STAGED;
+    let source = if staged {
+        let mut copied = vec![0; bytes as usize].into_boxed_slice();
+        // SAFETY: the program vouches for its own memory, as CUDA's contract has it.
+        unsafe {
+            (from.address as *const u8).copy_to_nonoverlapping(copied.as_mut_ptr(), bytes as usize);
+        }
+        Source::Staged(copied)
+    } else {
+        Source::Address(from.address)
+    };
+    let work = Work::Copy(Copy {
+        to: to.address,
+        from: source,
+        bytes,
+        download: to.kind != EndKind::Device,
+    });
+    if device_only || staged || when == Return::Early && !pageable {
+        driver.engines.submit(driver, &context, lane, work, 0)?;
+        return Ok(());
+    }
+    driver.engines.perform(driver, &context, lane, work)?;
+    context.check()
+}
+
+/// A copy in the null stream of the calling thread's context.
+fn copy_now(
+    to: impl FnOnce(&Driver) -> Result<End, CuResult>,
+    from: impl FnOnce(&Driver) -> Result<End, CuResult>,
+    bytes: usize,
+) -> CuResult {
+    call(|driver| {
+        let target = Target::null(current()?);
+        if bytes == 0 {
+            return Ok(());
+        }
+        copy(
+            driver,
+            target,
+            to(driver)?,
+            from(driver)?,
+            bytes as u64,
+            Return::Done,
+        )
+    })
+}
+
+/// A copy in a stream.
+fn copy_in(
+    stream: Handle,
+    to: impl FnOnce(&Driver) -> Result<End, CuResult>,
+    from: impl FnOnce(&Driver) -> Result<End, CuResult>,
+    bytes: usize,
+) -> CuResult {
+    call(|driver| {
+        let target = Target::of(driver, stream)?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        copy(
+            driver,
+            target,
+            to(driver)?,
+            from(driver)?,
+            bytes as u64,
+            Return::Early,
+        )
+    })
+}
+
+/// An end in memory that devices know.
+fn known(address: u64, bytes: usize) -> impl FnOnce(&Driver) -> Result<End, CuResult> {
+    move |driver| End::known(driver, address, bytes as u64)
+}
+
+/// An end in any memory.
+fn any(address: u64, bytes: usize) -> impl FnOnce(&Driver) -> Result<End, CuResult> {
+    move |driver| End::any(driver, address, bytes as u64)
+}
+
+pub unsafe fn cuMemcpyHtoD_v2(to: u64, from: *const c_void, bytes: usize) -> CuResult {
+    copy_now(known(to, bytes), any(from as u64, bytes), bytes)
+}
+
+pub unsafe fn cuMemcpyDtoH_v2(to: *mut c_void, from: u64, bytes: usize) -> CuResult {
+    copy_now(any(to as u64, bytes), known(from, bytes), bytes)
+}
+
+pub unsafe fn cuMemcpyDtoD_v2(to: u64, from: u64, bytes: usize) -> CuResult {
+    copy_now(known(to, bytes), known(from, bytes), bytes)
+}
+
+pub unsafe fn cuMemcpy(to: u64, from: u64, bytes: usize) -> CuResult {
+    copy_now(any(to, bytes), any(from, bytes), bytes)
+}
+
+pub unsafe fn cuMemcpyHtoDAsync_v2(
+    to: u64,
+    from: *const c_void,
+    bytes: usize,
+    stream: Handle,
+) -> CuResult {
+    copy_in(stream, known(to, bytes), any(from as u64, bytes), bytes)
+}
+
+pub unsafe fn cuMemcpyDtoHAsync_v2(
+    to: *mut c_void,
+    from: u64,
+    bytes: usize,
+    stream: Handle,
+) -> CuResult {
+    copy_in(stream, any(to as u64, bytes), known(from, bytes), bytes)
+}
+
+pub unsafe fn cuMemcpyDtoDAsync_v2(to: u64, from: u64, bytes: usize, stream: Handle) -> CuResult {
+    copy_in(stream, known(to, bytes), known(from, bytes), bytes)
+}
+
+pub unsafe fn cuMemcpyAsync(to: u64, from: u64, bytes: usize, stream: Handle) -> CuResult {
+    copy_in(stream, any(to, bytes), any(from, bytes), bytes)
+}
+
+/// Fills memory in a stream.
+fn fill(to: u64, value: Pattern, count: usize, stream: Handle) -> CuResult {
+    call(|driver| {
+        let Target { context, lane, .. } = Target::of(driver, stream)?;
+        let count = count as u64;
+        let bytes = count
+            .checked_mul(value.width())
+            .ok_or(CuResult::INVALID_VALUE)?;
+        if count == 0 {
+            return Ok(());
+        }
+        if !to.is_multiple_of(value.width()) {
+            return Err(CuResult::INVALID_VALUE);
+        }
+        End::known(driver, to, bytes)?;
+        let work = Work::Fill(Fill { to, value, count });
+        driver.engines.submit(driver, &context, lane, work, 0)?;
+        Ok(())
+    })
+}
+
+pub unsafe fn cuMemsetD8_v2(to: u64, value: u8, count: usize) -> CuResult {
+    fill(to, Pattern::Byte(value), count, null_mut())
+}
+
+pub unsafe fn cuMemsetD16_v2(to: u64, value: u16, count: usize) -> CuResult {
+    fill(to, Pattern::Half(value), count, null_mut())
+}
+
+pub unsafe fn cuMemsetD32_v2(to: u64, value: u32, count: usize) -> CuResult {
+    fill(to, Pattern::Word(value), count, null_mut())
+}
+
+pub unsafe fn cuMemsetD8Async(to: u64, value: u8, count: usize, stream: Handle) -> CuResult {
+    fill(to, Pattern::Byte(value), count, stream)
+}
+
+pub unsafe fn cuMemsetD16Async(to: u64, value: u16, count: usize, stream: Handle) -> CuResult {
+    fill(to, Pattern::Half(value), count, stream)
+}
+
+pub unsafe fn cuMemsetD32Async(to: u64, value: u32, count: usize, stream: Handle) -> CuResult {
+    fill(to, Pattern::Word(value), count, stream)
+}

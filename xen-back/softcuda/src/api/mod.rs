@@ -1,0 +1,60 @@
+//! The driver's functions, as the exports call them. Each checks its arguments, finds what its handles
+//! mean, and leaves the rest to the modules that know. None may trust a handle, or write an output
+//! before everything is checked.
+
+mod context;
+mod device;
+mod event;
+mod memory;
+mod module;
+mod stream;
+mod version;
+
+pub use context::*;
+pub use device::*;
+pub use event::*;
+pub use memory::*;
+pub use module::*;
+pub use stream::*;
+pub use version::*;
+
+use crate::driver::{self, Driver};
+use cuda_abi::CuResult;
+use std::ptr::NonNull;
+
+/// Runs a function that needs cuInit.
+fn call(body: impl FnOnce(&'static Driver) -> Result<(), CuResult>) -> CuResult {
+    driver::get().and_then(body).into()
+}
+
+/// A place that the program gave for an output.
+struct Out<T>(NonNull<T>);
+
+impl<T> Out<T> {
+    /// The place, if it is one.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_INVALID_VALUE for null.
+    ///
+    /// # Safety
+    /// `place` is null or can be written, until the call that got it returns.
+    unsafe fn new(place: *mut T) -> Result<Out<T>, CuResult> {
+        NonNull::new(place).map(Out).ok_or(CuResult::INVALID_VALUE)
+    }
+
+    fn set(&self, value: T) {
+        // SAFETY: `new`'s caller vouches for the place.
+        unsafe { self.0.write(value) };
+    }
+}
+
+/// Index of the device that a program's ordinal means.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_DEVICE.
+fn device_index(driver: &Driver, ordinal: i32) -> Result<usize, CuResult> {
+    usize::try_from(ordinal)
+        .ok()
+        .filter(|index| *index < driver.devices.len())
+        .ok_or(CuResult::INVALID_DEVICE)
+}

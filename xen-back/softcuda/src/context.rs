@@ -1,0 +1,265 @@
+//! Contexts: what a program's handles and memory belong to, the error that ended it, and each thread's
+//! stack of current ones. Must never give out a context that was destroyed.
+
+use crate::driver::{self, Driver};
+use cuda_abi::CuResult;
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Flags of cuCtxCreate that have a meaning in CUDA 12.8.
+pub const FLAGS: u32 = 0xff;
+/// `CU_CTX_SCHED_MASK`.
+const SCHED_MASK: u32 = 7;
+/// Limits that can be read and set, by their `CUlimit` number: initial value and highest value.
+const LIMITS: [(usize, usize); 6] = [
+    (1024, 512 << 10),          // stack of a GPU thread, bytes
+    (1 << 20, usize::MAX >> 1), // printf buffer, bytes
+    (8 << 20, usize::MAX >> 1), // device malloc heap, bytes
+    (2, 24),                    // synchronisation depth of device-side launches
+    (2048, 1 << 20),            // pending device-side launches
+    (64, 128),                  // L2 fetch granularity, bytes
+];
+
+/// A context.
+#[derive(Debug)]
+pub struct Context {
+    /// Never used for another one.
+    pub id: u64,
+    /// What programs call it. A device's primary context bears the same one each time it is made.
+    pub handle: u64,
+    /// Index of its device.
+    pub device: usize,
+    /// As given at creation, or to the primary context since.
+    pub flags: AtomicU32,
+    /// Whether it is its device's primary context.
+    pub primary: bool,
+    /// `CUfunc_cache` preference; it changes nothing on this device.
+    pub cache_config: AtomicI32,
+    limits: [AtomicUsize; LIMITS.len()],
+    /// The first asynchronous error, 0 if there was none.
+    fault: AtomicU32,
+    alive: AtomicBool,
+}
+
+impl Context {
+    /// A new context.
+    pub fn new(id: u64, handle: u64, device: usize, flags: u32, primary: bool) -> Arc<Context> {
+        Arc::new(Context {
+            id,
+            handle,
+            device,
+            flags: AtomicU32::new(flags),
+            primary,
+            cache_config: AtomicI32::new(0),
+            limits: LIMITS.map(|(initial, _)| AtomicUsize::new(initial)),
+            fault: AtomicU32::new(0),
+            alive: AtomicBool::new(true),
+        })
+    }
+
+    /// Whether these are flags that a context can have.
+    pub fn flags_valid(flags: u32) -> bool {
+        flags & !FLAGS == 0 && matches!(flags & SCHED_MASK, 0 | 1 | 2 | 4)
+    }
+
+    /// Notes an asynchronous error; the first one stays.
+    pub fn fail(&self, error: CuResult) {
+        let _ = self
+            .fault
+            .compare_exchange(0, error.0, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// Whether its work is still carried out: neither destroyed nor failed.
+    pub fn goes_on(&self) -> bool {
+        self.alive.load(Ordering::Acquire) && self.fault.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether it was not destroyed.
+    pub fn alive(&self) -> bool {
+        self.alive.load(Ordering::Acquire)
+    }
+
+    /// Ends it: what has not started never will. Whether this call did it.
+    pub fn end(&self) -> bool {
+        self.alive.swap(false, Ordering::AcqRel)
+    }
+
+    /// Its asynchronous error, if there was one.
+    ///
+    /// # Errors
+    /// That error, or CUDA_ERROR_CONTEXT_IS_DESTROYED.
+    pub fn check(&self) -> Result<(), CuResult> {
+        if !self.alive() {
+            return Err(CuResult::CONTEXT_IS_DESTROYED);
+        }
+        CuResult(self.fault.load(Ordering::Acquire)).ok()
+    }
+
+    /// The value of a `CUlimit`.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_UNSUPPORTED_LIMIT.
+    pub fn limit(&self, limit: i32) -> Result<usize, CuResult> {
+        let at = usize::try_from(limit).unwrap_or(usize::MAX);
+        let value = self.limits.get(at).ok_or(CuResult::UNSUPPORTED_LIMIT)?;
+        Ok(value.load(Ordering::Relaxed))
+    }
+
+    /// Sets a `CUlimit`; a value above what the device can have is lowered to it.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_UNSUPPORTED_LIMIT.
+    pub fn set_limit(&self, limit: i32, value: usize) -> Result<(), CuResult> {
+        let at = usize::try_from(limit).unwrap_or(usize::MAX);
+        let (Some(place), Some((_, highest))) = (self.limits.get(at), LIMITS.get(at)) else {
+            return Err(CuResult::UNSUPPORTED_LIMIT);
+        };
+        place.store(value.min(*highest), Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// A device's primary context: made when the first user retains it, destroyed when the last one
+/// releases it.
+#[derive(Debug)]
+pub struct Primary {
+    device: usize,
+    handle: u64,
+    state: Mutex<PrimaryState>,
+}
+
+#[derive(Debug, Default)]
+struct PrimaryState {
+    users: u64,
+    flags: u32,
+    context: Option<Arc<Context>>,
+}
+
+impl Primary {
+    /// The primary context of a device, not made yet.
+    pub fn new(device: usize, handle: u64) -> Primary {
+        Primary {
+            device,
+            handle,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Counts a user; the context's handle.
+    pub fn retain(&self, driver: &Driver) -> u64 {
+        let mut state = self.state();
+        state.users += 1;
+        if state.context.is_none() {
+            let id = driver.contexts.number();
+            let context = Context::new(id, self.handle, self.device, state.flags, true);
+            driver.contexts.insert(self.handle, Arc::clone(&context));
+            state.context = Some(context);
+        }
+        self.handle
+    }
+
+    /// Counts a user less.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_INVALID_CONTEXT if it has none.
+    pub fn release(&self, driver: &'static Driver) -> Result<(), CuResult> {
+        let mut state = self.state();
+        state.users = state
+            .users
+            .checked_sub(1)
+            .ok_or(CuResult::INVALID_CONTEXT)?;
+        if state.users == 0
+            && let Some(context) = state.context.take()
+        {
+            driver.destroy_context(&context);
+        }
+        Ok(())
+    }
+
+    /// Destroys the context, whoever uses it; the next to retain it gets a new one.
+    pub fn reset(&self, driver: &'static Driver) {
+        if let Some(context) = self.state().context.take() {
+            driver.destroy_context(&context);
+        }
+    }
+
+    /// Its flags, and whether it is there.
+    pub fn status(&self) -> (u32, bool) {
+        let state = self.state();
+        (state.flags, state.context.is_some())
+    }
+
+    /// Sets its flags, now and for when it is made.
+    pub fn set_flags(&self, flags: u32) {
+        let mut state = self.state();
+        state.flags = flags;
+        if let Some(context) = &state.context {
+            context.flags.store(flags, Ordering::Relaxed);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, PrimaryState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+thread_local! {
+    /// The calling thread's contexts; the last one is current.
+    static STACK: RefCell<Vec<Arc<Context>>> = const { RefCell::new(Vec::new()) };
+    /// The calling thread's default streams.
+    static OWN_STREAMS: RefCell<OwnStreams> = const { RefCell::new(OwnStreams(Vec::new())) };
+}
+
+/// A thread's streams behind `CU_STREAM_PER_THREAD`: ids of contexts, numbers of streams.
+struct OwnStreams(Vec<(u64, u64)>);
+
+impl Drop for OwnStreams {
+    fn drop(&mut self) {
+        if let Ok(driver) = driver::get() {
+            for (context, stream) in &self.0 {
+                driver.engines.remove_stream(*context, *stream);
+            }
+        }
+    }
+}
+
+/// Works on the calling thread's stack of contexts.
+///
+/// # Errors
+/// CUDA_ERROR_DEINITIALIZED if the thread is so far in ending that it has none.
+pub fn with_stack<R>(body: impl FnOnce(&mut Vec<Arc<Context>>) -> R) -> Result<R, CuResult> {
+    STACK
+        .try_with(|stack| body(&mut stack.borrow_mut()))
+        .map_err(|_| CuResult::DEINITIALIZED)
+}
+
+/// The calling thread's context.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_CONTEXT if there is none, CUDA_ERROR_CONTEXT_IS_DESTROYED, or the asynchronous
+/// error that ended it.
+pub fn current() -> Result<Arc<Context>, CuResult> {
+    let context = with_stack(|stack| stack.last().cloned())?.ok_or(CuResult::INVALID_CONTEXT)?;
+    context.check()?;
+    Ok(context)
+}
+
+/// The number of the calling thread's default stream in a context.
+///
+/// # Errors
+/// CUDA_ERROR_DEINITIALIZED if the thread is so far in ending that it has none.
+pub fn own_stream(driver: &Driver, context: &Context) -> Result<u64, CuResult> {
+    OWN_STREAMS
+        .try_with(|own| {
+            let own = &mut own.borrow_mut().0;
+            if let Some((_, stream)) = own.iter().find(|(id, _)| *id == context.id) {
+                return *stream;
+            }
+            let stream = driver.streams.number();
+            driver.engines.add_stream(context.id, stream, true);
+            own.push((context.id, stream));
+            stream
+        })
+        .map_err(|_| CuResult::DEINITIALIZED)
+}

@@ -1,0 +1,181 @@
+//! All that a process has once cuInit succeeded: devices, memory, engines and the tables of handles. A
+//! child of fork has none of it, and must never touch its parent's (locks may be held by threads that
+//! the child does not have).
+
+use crate::context::{Context, Primary};
+use crate::device::Device;
+use crate::engine::Engines;
+use crate::event::Event;
+use crate::handles::Table;
+use crate::memory::Memory;
+use crate::module::{Function, Module};
+use crate::settings::Settings;
+use crate::stream::Stream;
+use cuda_abi::CuResult;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// The process's driver.
+pub struct Driver {
+    /// The devices that the program sees, by its ordinals.
+    pub devices: Vec<Device>,
+    /// Their primary contexts.
+    pub primaries: Vec<Primary>,
+    /// Their memory.
+    pub memory: Memory,
+    /// Their engines.
+    pub engines: Engines,
+    /// Live contexts.
+    pub contexts: Table<cuda_abi::Context, Context>,
+    /// Live streams.
+    pub streams: Table<cuda_abi::Stream, Stream>,
+    /// Live events.
+    pub events: Table<cuda_abi::Event, Event>,
+    /// Live modules.
+    pub modules: Table<cuda_abi::Module, Module>,
+    /// Functions of live modules.
+    pub functions: Table<cuda_abi::Function, Function>,
+}
+
+/// cuInit has not been called.
+const NEW: u8 = 0;
+/// cuInit has been called.
+const USED: u8 = 1;
+/// This is a child of a process that called cuInit.
+const FORKED: u8 = 2;
+
+static PHASE: AtomicU8 = AtomicU8::new(NEW);
+static DRIVER: OnceLock<Result<Driver, CuResult>> = OnceLock::new();
+
+/// The driver.
+///
+/// # Errors
+/// CUDA_ERROR_NOT_INITIALIZED before cuInit succeeded and in a child of fork.
+pub fn get() -> Result<&'static Driver, CuResult> {
+    if PHASE.load(Ordering::Acquire) != USED {
+        return Err(CuResult::NOT_INITIALIZED);
+    }
+    match DRIVER.get() {
+        Some(Ok(driver)) => Ok(driver),
+        _ => Err(CuResult::NOT_INITIALIZED),
+    }
+}
+
+/// What cuInit does.
+///
+/// # Errors
+/// CUDA_ERROR_NO_DEVICE if the program may see none, CUDA_ERROR_SYSTEM_NOT_READY for settings that
+/// make no sense, CUDA_ERROR_NOT_INITIALIZED in a child of fork.
+pub fn init() -> Result<(), CuResult> {
+    match PHASE.compare_exchange(NEW, USED, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => {
+            // SAFETY: the handler only stores an atomic, which a child of fork may do.
+            unsafe { libc::pthread_atfork(None, None, Some(forked)) };
+        }
+        Err(FORKED) => return Err(CuResult::NOT_INITIALIZED),
+        Err(_) => {}
+    }
+    match DRIVER.get_or_init(Driver::start) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(*error),
+    }
+}
+
+/// Runs in a child of fork.
+extern "C" fn forked() {
+    PHASE.store(FORKED, Ordering::Release);
+}
+
+impl Driver {
+    fn start() -> Result<Driver, CuResult> {
+        log();
+        let ram = ram();
+        let settings = Settings::read(|name| std::env::var(name).ok(), ram).map_err(|error| {
+            // Without a log the program would only know that the system is not ready.
+            eprintln!("softcuda: {error}");
+            CuResult::SYSTEM_NOT_READY
+        })?;
+        let machine = machine();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let all: Vec<Device> = (0..settings.devices)
+            .map(|index| Device::new(index, &machine, cores as u32, settings.memory))
+            .collect();
+        let uuids: Vec<_> = all.iter().map(|device| device.uuid).collect();
+        let devices: Vec<Device> = settings
+            .visible_devices(&uuids)
+            .into_iter()
+            .map(|index| all[index].clone())
+            .collect();
+        if devices.is_empty() {
+            tracing::error!("CUDA_VISIBLE_DEVICES names no device");
+            return Err(CuResult::NO_DEVICE);
+        }
+        let contexts = Table::new();
+        let primaries = (0..devices.len())
+            .map(|device| Primary::new(device, contexts.number()))
+            .collect();
+        tracing::info!(devices = devices.len(), memory = settings.memory, "ready");
+        Ok(Driver {
+            memory: Memory::reserve(devices.len(), settings.memory, ram & !0xfff)?,
+            engines: Engines::new(devices.len()),
+            devices,
+            primaries,
+            contexts,
+            streams: Table::new(),
+            events: Table::new(),
+            modules: Table::new(),
+            functions: Table::new(),
+        })
+    }
+
+    /// Destroys a context and all that it holds. What has started runs to its end first, the rest
+    /// never runs.
+    pub fn destroy_context(&'static self, context: &Context) {
+        if !context.end() {
+            return;
+        }
+        self.engines.wait_context(self, context.id);
+        self.contexts.remove(context.handle as _);
+        self.streams
+            .remove_if(|stream| stream.context.id == context.id);
+        self.events
+            .remove_if(|event| event.context.id == context.id);
+        self.functions
+            .remove_if(|function| function.context.id == context.id);
+        self.modules
+            .remove_if(|module| module.context.id == context.id);
+        self.memory.release_context(context.handle);
+        self.engines.remove_context(context.id);
+    }
+}
+
+/// Writes what happens to standard error, as far as `SOFTCUDA_LOG` asks for it.
+fn log() {
+    if let Ok(filter) = std::env::var("SOFTCUDA_LOG") {
+        let filter = tracing_subscriber::EnvFilter::new(filter);
+        // Fails where the program has a subscriber of its own, which then gets the events.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .try_init();
+    }
+}
+
+/// The machine's memory in bytes.
+fn ram() -> u64 {
+    // SAFETY: sysconf reads no memory of ours.
+    let (pages, page) = unsafe {
+        (
+            libc::sysconf(libc::_SC_PHYS_PAGES),
+            libc::sysconf(libc::_SC_PAGESIZE),
+        )
+    };
+    u64::try_from(pages).unwrap_or(0) * u64::try_from(page).unwrap_or(0)
+}
+
+/// What distinguishes this machine from others, from one start to the next.
+fn machine() -> Vec<u8> {
+    std::fs::read("/etc/machine-id")
+        .or_else(|_| std::fs::read("/proc/sys/kernel/hostname"))
+        .unwrap_or_default()
+}

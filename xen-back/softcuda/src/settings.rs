@@ -1,0 +1,206 @@
+//! What the environment says about the devices: `SOFTCUDA_MEMORY`, `SOFTCUDA_DEVICES` and
+//! `CUDA_VISIBLE_DEVICES`, read once by cuInit. A value that makes no sense is an error that names the
+//! variable; it must never be replaced by a default in silence.
+
+use cuda_abi::Uuid;
+
+/// Bytes that a device must have at least.
+const MIN_MEMORY: u64 = 1 << 20;
+/// Bytes that a device may have at most.
+const MAX_MEMORY: u64 = 1 << 42;
+/// Devices that can be configured.
+const MAX_DEVICES: usize = 16;
+
+/// Why the environment cannot be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// Not a size, or not one that a device can have.
+    #[error(
+        "SOFTCUDA_MEMORY={0:?} is not a device's memory size: write bytes or K, M, G, T, from 1M to 4T, as in SOFTCUDA_MEMORY=512M"
+    )]
+    Memory(String),
+    /// Not a number of devices.
+    #[error("SOFTCUDA_DEVICES={0:?} is not a number of devices: write a number from 1 to 16")]
+    Devices(String),
+}
+
+/// The machine that softcuda pretends to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Bytes of memory of each device.
+    pub memory: u64,
+    /// Number of devices, before `CUDA_VISIBLE_DEVICES`.
+    pub devices: usize,
+    /// `CUDA_VISIBLE_DEVICES`, where it is set.
+    pub visible: Option<String>,
+}
+
+impl Settings {
+    /// Reads the settings through `variable`; `ram` is the machine's memory in bytes.
+    ///
+    /// # Errors
+    /// The variable whose value cannot be used.
+    pub fn read(
+        variable: impl Fn(&str) -> Option<String>,
+        ram: u64,
+    ) -> Result<Settings, SettingsError> {
+        let memory = match variable("SOFTCUDA_MEMORY") {
+            Some(text) => size(&text).ok_or(SettingsError::Memory(text))?,
+            None => (ram / 4).clamp(MIN_MEMORY, MAX_MEMORY),
+        };
+        let devices = match variable("SOFTCUDA_DEVICES") {
+            Some(text) => text
+                .trim()
+                .parse()
+                .ok()
+                .filter(|n| (1..=MAX_DEVICES).contains(n))
+                .ok_or(SettingsError::Devices(text))?,
+            None => 1,
+        };
+        Ok(Settings {
+            memory: memory & !0xfff,
+            devices,
+            visible: variable("CUDA_VISIBLE_DEVICES"),
+        })
+    }
+
+    /// The physical ordinals that programs see, in their order.
+    pub fn visible_devices(&self, uuids: &[Uuid]) -> Vec<usize> {
+        match &self.visible {
+            None => (0..uuids.len()).collect(),
+            Some(list) => visible_devices(list, uuids),
+        }
+    }
+}
+
+/// A size in bytes, with an optional binary suffix; `None` if it is none, or none for a device.
+fn size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let (digits, shift) = match text.char_indices().next_back()? {
+        (at, 'k' | 'K') => (&text[..at], 10),
+        (at, 'm' | 'M') => (&text[..at], 20),
+        (at, 'g' | 'G') => (&text[..at], 30),
+        (at, 't' | 'T') => (&text[..at], 40),
+        _ => (text, 0),
+    };
+    let bytes = digits.parse::<u64>().ok()?.checked_mul(1 << shift)?;
+    (MIN_MEMORY..=MAX_MEMORY).contains(&bytes).then_some(bytes)
+}
+
+/// The devices that a `CUDA_VISIBLE_DEVICES` list names, by ordinal or by the beginning of a UUID. As
+/// CUDA's programming guide has it, the list ends at the first entry that names no device; so it does
+/// at one named before or not unique.
+fn visible_devices(list: &str, uuids: &[Uuid]) -> Vec<usize> {
+    let mut visible = Vec::new();
+    for entry in list.split(',').map(str::trim) {
+        let device = match entry.strip_prefix("GPU-") {
+            Some(prefix) => {
+                let prefix = prefix.to_ascii_lowercase();
+                let mut found = uuids
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, uuid)| uuid_text(uuid).starts_with(&prefix))
+                    .map(|(ordinal, _)| ordinal);
+                found.next().filter(|_| found.next().is_none())
+            }
+            None => entry.parse().ok().filter(|n| *n < uuids.len()),
+        };
+        match device {
+            Some(device) if !visible.contains(&device) => visible.push(device),
+            _ => break,
+        }
+    }
+    visible
+}
+
+/// A UUID as tools print it.
+fn uuid_text(uuid: &Uuid) -> String {
+    let mut text = String::new();
+    for (at, byte) in uuid.iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(memory: Option<&str>, devices: Option<&str>) -> Result<Settings, SettingsError> {
+        Settings::read(
+            |name| match name {
+                "SOFTCUDA_MEMORY" => memory.map(str::to_owned),
+                "SOFTCUDA_DEVICES" => devices.map(str::to_owned),
+                _ => None,
+            },
+            8 << 30,
+        )
+    }
+
+    #[test]
+    fn defaults_are_one_device_with_a_quarter_of_ram() {
+        let settings = read(None, None).unwrap();
+        assert_eq!((settings.memory, settings.devices), (2 << 30, 1));
+    }
+
+    #[test]
+    fn sizes_have_binary_suffixes_and_limits() {
+        for (text, bytes) in [
+            ("512M", 512 << 20),
+            ("3g", 3 << 30),
+            ("1048576", 1 << 20),
+            (" 2048K ", 2 << 20),
+            ("4T", 4 << 40),
+        ] {
+            assert_eq!(read(Some(text), None).unwrap().memory, bytes, "{text}");
+        }
+        for text in [
+            "",
+            "G",
+            "-1G",
+            "1.5G",
+            "10",
+            "5T",
+            "99999999999T",
+            "1Gé",
+            "é",
+        ] {
+            assert_eq!(
+                read(Some(text), None),
+                Err(SettingsError::Memory(text.to_owned()))
+            );
+        }
+    }
+
+    #[test]
+    fn device_counts_have_limits() {
+        assert_eq!(read(None, Some("4")).unwrap().devices, 4);
+        for text in ["0", "17", "two", ""] {
+            assert_eq!(
+                read(None, Some(text)),
+                Err(SettingsError::Devices(text.to_owned()))
+            );
+        }
+    }
+
+    #[test]
+    fn visible_devices_end_at_the_first_that_is_none() {
+        let uuids = [[0x11; 16], [0x12; 16], [0x22; 16]];
+        for (list, expected) in [
+            ("", vec![]),
+            ("-1", vec![]),
+            ("2,0", vec![2, 0]),
+            ("1, 7, 0", vec![1]),
+            ("1,1", vec![1]),
+            ("GPU-22", vec![2]),
+            ("GPU-1", vec![]),
+            ("GPU-11111111-1111-1111-1111-111111111111,2", vec![0, 2]),
+            ("NoDevFiles", vec![]),
+        ] {
+            assert_eq!(visible_devices(list, &uuids), expected, "{list:?}");
+        }
+    }
+}

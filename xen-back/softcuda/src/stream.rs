@@ -1,0 +1,76 @@
+//! Streams as programs hold them. What runs in them, and when, is `engine`'s business.
+
+use crate::context::{self, Context};
+use crate::driver::Driver;
+use crate::engine::Lane;
+use cuda_abi::{CuResult, Handle};
+use std::sync::Arc;
+
+/// `CU_STREAM_NON_BLOCKING`, the only flag a stream can have.
+pub const NON_BLOCKING: u32 = 1;
+/// `CU_STREAM_LEGACY`: the null stream by another name.
+const LEGACY: u64 = 1;
+/// `CU_STREAM_PER_THREAD`: the calling thread's default stream.
+const PER_THREAD: u64 = 2;
+
+/// A stream that a program created.
+#[derive(Debug)]
+pub struct Stream {
+    /// Where it belongs.
+    pub context: Arc<Context>,
+    /// What the program calls it, and the engines too.
+    pub number: u64,
+    /// As given at creation.
+    pub flags: u32,
+}
+
+/// A stream that a call is about: one that the program created or a default one.
+#[derive(Debug)]
+pub struct Target {
+    /// Its context.
+    pub context: Arc<Context>,
+    /// Its order of work.
+    pub lane: Lane,
+    /// Its flags.
+    pub flags: u32,
+}
+
+impl Target {
+    /// The stream that a handle means to the calling thread.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_INVALID_CONTEXT without a current context, CUDA_ERROR_INVALID_HANDLE for a stream
+    /// that is not there, or the asynchronous error of its context.
+    pub fn of(driver: &Driver, stream: Handle) -> Result<Target, CuResult> {
+        let current = context::current()?;
+        match stream as u64 {
+            0 | LEGACY => Ok(Target::null(current)),
+            PER_THREAD => {
+                let own = context::own_stream(driver, &current)?;
+                Ok(Target {
+                    context: current,
+                    lane: Lane::Stream(own),
+                    flags: 0,
+                })
+            }
+            _ => {
+                let found = driver.streams.get(stream).ok_or(CuResult::INVALID_HANDLE)?;
+                found.context.check()?;
+                Ok(Target {
+                    context: Arc::clone(&found.context),
+                    lane: Lane::Stream(found.number),
+                    flags: found.flags,
+                })
+            }
+        }
+    }
+
+    /// The null stream of a context.
+    pub fn null(context: Arc<Context>) -> Target {
+        Target {
+            context,
+            lane: Lane::Null,
+            flags: 0,
+        }
+    }
+}

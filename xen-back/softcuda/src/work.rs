@@ -1,0 +1,216 @@
+//! One piece of device work and how it is carried out: kernels, copies, fills, and the marks between
+//! them. Everything in it was checked when it was submitted; it must never look at a program's handle,
+//! nor decide when it runs: that is `engine`'s business.
+
+use crate::context::Context;
+use crate::driver::Driver;
+use crate::event::Event;
+use crate::exec::{Fault, Launch};
+use crate::module::Function;
+use crate::rounding::with_default_modes;
+use cuda_abi::CuResult;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Work {
+    /// Nothing: a point to wait for.
+    Mark,
+    /// Notes the time in an event.
+    Record(Arc<Event>),
+    /// Frees an allocation that the program gave up in stream order.
+    Release(u64),
+    /// Runs a kernel.
+    Kernel(Box<Kernel>),
+    /// Copies bytes.
+    Copy(Copy),
+    /// Fills memory with a repeated value.
+    Fill(Fill),
+}
+
+/// A kernel with its launch.
+#[derive(Debug)]
+pub struct Kernel {
+    /// Which kernel.
+    pub function: Arc<Function>,
+    /// Blocks per dimension.
+    pub grid: [u32; 3],
+    /// Threads of a block per dimension.
+    pub block: [u32; 3],
+    /// Bytes of dynamic shared memory.
+    pub shared: u32,
+    /// The parameter buffer.
+    pub params: Vec<u8>,
+}
+
+/// A copy between any two places of the process.
+#[derive(Debug)]
+pub struct Copy {
+    /// First address written.
+    pub to: u64,
+    /// Where the bytes come from.
+    pub from: Source,
+    /// How many.
+    pub bytes: u64,
+    /// Whether it ends outside device memory, which is what the second copy engine is for.
+    pub download: bool,
+}
+
+/// Where a copy's bytes come from.
+#[derive(Debug)]
+pub enum Source {
+    /// An address.
+    Address(u64),
+    /// A copy of the program's bytes, taken when the call was made.
+    Staged(Box<[u8]>),
+}
+
+/// A value repeated over a range.
+#[derive(Debug)]
+pub struct Fill {
+    /// First address written, a multiple of the value's width.
+    pub to: u64,
+    /// The value.
+    pub value: Pattern,
+    /// How many of it.
+    pub count: u64,
+}
+
+/// A value of one of the widths that CUDA fills memory with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pattern {
+    /// One byte.
+    Byte(u8),
+    /// Two bytes.
+    Half(u16),
+    /// Four bytes.
+    Word(u32),
+}
+
+impl Pattern {
+    /// Bytes of the value.
+    pub fn width(self) -> u64 {
+        match self {
+            Pattern::Byte(_) => 1,
+            Pattern::Half(_) => 2,
+            Pattern::Word(_) => 4,
+        }
+    }
+}
+
+/// A device's engines: each does one thing at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// Kernels.
+    Compute,
+    /// Copies and fills that end in device memory.
+    Upload,
+    /// Copies that end in host memory.
+    Download,
+}
+
+impl Engine {
+    /// All of a device's engines.
+    pub const ALL: [Engine; 3] = [Engine::Compute, Engine::Upload, Engine::Download];
+}
+
+impl Work {
+    /// The engine that does it; `None` for what takes no time.
+    pub fn engine(&self) -> Option<Engine> {
+        match self {
+            Work::Mark | Work::Record(_) | Work::Release(_) => None,
+            Work::Kernel(_) => Some(Engine::Compute),
+            Work::Copy(copy) if copy.download => Some(Engine::Download),
+            Work::Copy(_) | Work::Fill(_) => Some(Engine::Upload),
+        }
+    }
+
+    /// Does what takes no time. `task` is the work's own number.
+    pub fn pass(self, driver: &Driver, task: u64) {
+        match self {
+            Work::Record(event) => event.reached(task, Instant::now()),
+            Work::Release(start) => driver.memory.release(start),
+            Work::Mark | Work::Kernel(_) | Work::Copy(_) | Work::Fill(_) => {}
+        }
+    }
+
+    /// Does what an engine does. A failure is the context's from then on.
+    pub fn run(self, driver: &Driver, context: &Context) {
+        match self {
+            Work::Kernel(kernel) => kernel.run(driver, context),
+            Work::Copy(copy) => copy.run(),
+            Work::Fill(fill) => fill.run(),
+            Work::Mark | Work::Record(_) | Work::Release(_) => {}
+        }
+    }
+}
+
+impl Kernel {
+    fn run(&self, driver: &Driver, context: &Context) {
+        let launch = Launch {
+            kernel: self.function.index,
+            grid: self.grid,
+            block: self.block,
+            dynamic_shared: self.shared,
+            params: &self.params,
+            memory: driver.memory.view(context.device),
+        };
+        if let Err(fault) = with_default_modes(|| self.function.program.launch(&launch)) {
+            tracing::error!(%fault, "kernel failed");
+            context.fail(fault_code(&fault));
+        }
+    }
+}
+
+/// The driver's code for a fault.
+pub fn fault_code(fault: &Fault) -> CuResult {
+    match fault {
+        Fault::InvalidLaunch(_) => CuResult::LAUNCH_OUT_OF_RESOURCES,
+        Fault::IllegalAddress { .. } => CuResult::ILLEGAL_ADDRESS,
+        Fault::MisalignedAddress { .. } => CuResult::MISALIGNED_ADDRESS,
+        Fault::Assert { .. } => CuResult::ASSERT,
+        Fault::Trap(_) | Fault::BarrierDeadlock { .. } | Fault::StackOverflow(_) => {
+            CuResult::LAUNCH_FAILED
+        }
+    }
+}
+
+impl Copy {
+    fn run(&self) {
+        let from = match &self.from {
+            Source::Address(address) => *address as *const u8,
+            Source::Staged(bytes) => bytes.as_ptr(),
+        };
+        // SAFETY: device ranges were found allocated when the copy was submitted, and their addresses
+        // stay mapped for the process's life; host ranges are the program's to vouch for, as CUDA's
+        // contract has it; staged bytes are as many as the copy's. The ranges may overlap.
+        unsafe { std::ptr::copy(from, self.to as *mut u8, self.bytes as usize) };
+    }
+}
+
+impl Fill {
+    fn run(&self) {
+        let count = self.count as usize;
+        // SAFETY: the range was found allocated, and the address aligned, when the fill was
+        // submitted; allocated addresses stay mapped for the process's life.
+        unsafe {
+            match self.value {
+                Pattern::Byte(value) => (self.to as *mut u8).write_bytes(value, count),
+                Pattern::Half(value) => fill(self.to as *mut u16, value, count),
+                Pattern::Word(value) => fill(self.to as *mut u32, value, count),
+            }
+        }
+    }
+}
+
+/// Writes `count` values.
+///
+/// # Safety
+/// They must fit at `to`, which is aligned for them.
+unsafe fn fill<T: std::marker::Copy>(to: *mut T, value: T, count: usize) {
+    for at in 0..count {
+        // SAFETY: within the caller's range.
+        unsafe { to.add(at).write(value) };
+    }
+}
