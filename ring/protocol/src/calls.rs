@@ -225,6 +225,26 @@ mod tests {
         );
     }
 
+    macro_rules! posted_calls_answer_nothing {
+        (
+            auto { $($(#[$adoc:meta])+ $anum:literal $aname:ident ($abase:literal, $asince:literal) $amode:ident ($($ap:ident: $at:ty),*);)* }
+            wire { $($(#[$wdoc:meta])+ $wnum:literal $wname:ident $wmode:ident {$($wf:ident: $wt:ty),*} -> {$($rf:ident: $rt:ty),*};)* }
+            guest { $($guest:tt)* }
+        ) => {
+            #[test]
+            fn posted_calls_answer_nothing() {
+                let empty = [
+                    $((Wire::$aname, reply::$aname::decode(&[]).is_ok()),)*
+                    $((Wire::$wname, reply::$wname::decode(&[]).is_ok()),)*
+                ];
+                for (call, nothing) in empty {
+                    assert!(call.mode() != cuda_abi::Mode::Post || nothing, "{call:?} is posted and has outputs");
+                }
+            }
+        };
+    }
+    cuda_abi::with_calls!(posted_calls_answer_nothing);
+
     proptest! {
         /// Any bytes decode or are refused; what decodes encodes to the same bytes.
         #[test]

@@ -5,6 +5,7 @@
 mod bundle;
 mod demo;
 mod setup;
+mod test;
 mod xen;
 
 use anyhow::Result;
@@ -14,10 +15,11 @@ use clap::Parser;
 #[command(
     name = "cargo xtask",
     bin_name = "cargo xtask",
-    about = "Set-up, bundle and the real-Xen lab of this repository"
+    about = "What a person or CI runs in this repository"
 )]
 enum Command {
     Demo(demo::Arguments),
+    Test(test::Arguments),
     Setup(setup::Arguments),
     Bundle(bundle::Arguments),
     XenTest(xen::TestArguments),
@@ -27,6 +29,7 @@ enum Command {
 fn main() -> Result<()> {
     match Command::parse() {
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
         Command::Setup(arguments) => setup::run(&arguments),
         Command::Bundle(arguments) => bundle::run(&arguments),
         Command::XenTest(arguments) => xen::test(&arguments),

@@ -52,8 +52,8 @@ const TEST_TOOLS: [Tool; 5] = [
         why: "the CPU, in software, that real Xen runs on",
     },
     Tool {
-        program: "clang",
-        package: "clang",
+        program: "clang++-14",
+        package: "clang-14",
         why: "compiles the samples' kernels, to check that the committed PTX is theirs",
     },
     Tool {
@@ -134,6 +134,34 @@ pub fn demo() -> Result<()> {
         refresh: false,
     })
 }
+
+/// The program that checks licences; built from crates.io below the target folder where it is missing.
+pub fn cargo_deny() -> Result<PathBuf> {
+    if on_path("cargo-deny") {
+        return Ok("cargo-deny".into());
+    }
+    let tools = crate::bundle::target_folder()?.join("tools");
+    let program = tools.join("bin/cargo-deny");
+    if !program.exists() {
+        println!(
+            "cargo-deny is not installed; cargo builds it into {}, which takes some minutes",
+            tools.display()
+        );
+        let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+            .args(["install", "--locked", "--root"])
+            .arg(&tools)
+            .arg(format!("cargo-deny@{CARGO_DENY}"))
+            .status()
+            .context("running cargo")?;
+        if !status.success() {
+            bail!("cargo install cargo-deny failed ({status}); with the network up, try again");
+        }
+    }
+    Ok(program)
+}
+
+/// The version that deny.toml is written for.
+const CARGO_DENY: &str = "0.20.2";
 
 fn install(tools: &[&Tool]) -> Result<()> {
     let missing: Vec<_> = tools.iter().filter(|tool| !on_path(tool.program)).collect();

@@ -22,20 +22,33 @@ type Step = (&'static str, fn() -> Result<()>);
 const STEPS: [Step; 7] = [
     ("formatting", || cargo(&["fmt", "--all", "--check"])),
     ("bundle", || bundle::build().map(|_| ())),
-    ("tests of every crate and of the whole on the local platform", || {
-        cargo(&["test", "--workspace", "--release"])
-    }),
+    (
+        "tests of every crate and of the whole on the local platform",
+        || cargo(&["test", "--workspace", "--release"]),
+    ),
     ("model checking of the queue", model_check),
     ("real Xen", xen::test_default),
     ("lints", || {
-        cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
+        cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ])
     }),
     ("licences", licences),
 ];
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     setup::ensure()?;
-    let wanted = |name: &str| arguments.only.as_deref().is_none_or(|part| name.contains(part));
+    let wanted = |name: &str| {
+        arguments
+            .only
+            .as_deref()
+            .is_none_or(|part| name.contains(part))
+    };
     let mut results: Vec<(&str, Duration, Result<()>)> = Vec::new();
     for (name, step) in STEPS.iter().filter(|(name, _)| wanted(name)) {
         println!("\n== {name}");
@@ -51,9 +64,15 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let verdict = if result.is_ok() { "ok    " } else { "FAILED" };
         println!("{verdict} {:5.0} s  {name}", took.as_secs_f64());
     }
-    let failed = results.iter().filter(|(_, _, result)| result.is_err()).count();
+    let failed = results
+        .iter()
+        .filter(|(_, _, result)| result.is_err())
+        .count();
     if failed != 0 {
-        bail!("{failed} of {} steps failed; what they said is above", results.len());
+        bail!(
+            "{failed} of {} steps failed; what they said is above",
+            results.len()
+        );
     }
     Ok(())
 }
@@ -81,7 +100,14 @@ fn run_command(mut command: Command) -> Result<()> {
 
 /// The queue's index code under loom, which replaces its atomics: a build of its own.
 fn model_check() -> Result<()> {
-    let mut loom = command(&["test", "--package", "vgpu-ring", "--release", "--test", "loom"]);
+    let mut loom = command(&[
+        "test",
+        "--package",
+        "vgpu-ring",
+        "--release",
+        "--test",
+        "loom",
+    ]);
     loom.env("RUSTFLAGS", "--cfg loom")
         .env("CARGO_TARGET_DIR", bundle::target_folder()?.join("loom"));
     run_command(loom)

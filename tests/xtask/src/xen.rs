@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use clap::Parser;
 use xen_lab::{Guest, GuestType, Lab, Options, SCENARIOS, Scenario, Show};
 
 use crate::{bundle, setup};
 
 /// Test on the real Xen hypervisor, with real guests, all in QEMU's software CPU.
-#[derive(clap::Args)]
+#[derive(Parser)]
 pub struct TestArguments {
     /// The guests, which run at the same time.
     #[arg(long = "guest", value_delimiter = ',', default_value = "pv,pvh")]
@@ -31,6 +32,11 @@ pub struct ShellArguments {
     /// The guests to start first.
     #[arg(long = "guest", value_delimiter = ',', default_value = "pv,pvh")]
     guests: Vec<GuestType>,
+}
+
+/// The lab as `cargo xtask test` runs it.
+pub fn test_default() -> Result<()> {
+    test(&TestArguments::parse_from(["xen-test"]))
 }
 
 pub fn test(arguments: &TestArguments) -> Result<()> {
