@@ -47,6 +47,9 @@ use ensure_fails;
 /// that is emulated; no check takes it unless something is wrong.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long to wait for the other domain, which may still be booting.
+const BOOT_PATIENCE: Duration = Duration::from_secs(300);
+
 /// How long to wait for signals that should not come.
 const QUIET: Duration = Duration::from_millis(100);
 
@@ -169,7 +172,7 @@ impl Session {
         let hello = format!("{:?} {:?}", std::process::id(), Instant::now());
         session.write("hello", &hello)?;
         let mut heard = None;
-        session.wait_for("the other domain to start", || {
+        session.wait_for(BOOT_PATIENCE, "the other domain to start", || {
             let said = session.read("hello")?;
             if said != heard {
                 if let Some(said) = &said {
@@ -198,7 +201,7 @@ impl Session {
             Err(error) => error.to_string().chars().take(500).collect(),
         };
         self.write(&format!("{number}/result"), &text)?;
-        let theirs = self.wait_for("the other domain's result", || {
+        let theirs = self.wait_for(PATIENCE, "the other domain's result", || {
             self.read(&format!("{number}/result"))
         })?;
         Ok(Verdict {
@@ -212,12 +215,12 @@ impl Session {
     pub fn end(self) -> Outcome {
         match self.role {
             Role::Frontend => {
-                self.wait_for("the backend to finish", || self.read("bye"))?;
+                self.wait_for(PATIENCE, "the backend to finish", || self.read("bye"))?;
                 self.store.rm(&self.own)?;
             }
             Role::Backend => {
                 self.write("bye", "")?;
-                self.wait_for("the frontend to finish", || {
+                self.wait_for(PATIENCE, "the frontend to finish", || {
                     Ok(self.read("hello")?.is_none().then_some(()))
                 })?;
                 self.store.rm(&self.own)?;
@@ -244,13 +247,13 @@ impl Session {
 
     /// Waits until something is there, looking whenever the other domain has written.
     fn wait_for<T>(&self, what: &str, mut look: impl FnMut() -> Outcome<Option<T>>) -> Outcome<T> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         loop {
             if let Some(found) = look()? {
                 return Ok(found);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            ensure!(!left.is_zero(), "waited {PATIENCE:?} for {what}");
+            ensure!(!left.is_zero(), "waited {patience:?} for {what}");
             // What became readable only later may have fired no watch of ours: look now and then.
             self.watch.next(Some(left.min(Duration::from_secs(1))))?;
         }
@@ -283,7 +286,7 @@ impl Half<'_> {
     /// Waits for what the other half tells.
     fn hear(&self, step: &str) -> Outcome<String> {
         let key = format!("{}/{step}", self.number);
-        self.session.wait_for(step, || {
+        self.session.wait_for(PATIENCE, step, || {
             // The result is written last: when it is there, nothing more comes.
             let ended = self.session.read(&format!("{}/result", self.number))?;
             match (self.session.read(&key)?, ended) {
