@@ -6,8 +6,7 @@ use crate::context::Context;
 use crate::device;
 use crate::driver::Driver;
 use crate::exec::{
-    KernelInfo, MAX_BLOCK_THREADS, MAX_SHARED_BYTES, Program, PtxErrorKind, VariableSpace,
-    WARP_SIZE,
+    KernelInfo, MAX_BLOCK_THREADS, MAX_SHARED_BYTES, Program, VariableSpace, WARP_SIZE,
 };
 use crate::memory::{Home, Owner, Purpose};
 use cuda_abi::{CuResult, Handle};
@@ -107,14 +106,8 @@ impl Module {
                 format!("PTX line {line}: a byte that is no UTF-8 text"),
             )
         })?;
-        let program = Program::compile(text).map_err(|error| {
-            let code = match error.kind {
-                PtxErrorKind::Invalid | PtxErrorKind::Unsupported | PtxErrorKind::Limit => {
-                    CuResult::INVALID_PTX
-                }
-            };
-            LoadFailure::new(code, error.to_string())
-        })?;
+        let program = Program::compile(text)
+            .map_err(|error| LoadFailure::new(CuResult::INVALID_PTX, error.to_string()))?;
         let handle = driver.modules.number();
         let variables = place_variables(driver, &context, &program)?;
         let module = Module {
