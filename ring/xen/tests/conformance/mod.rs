@@ -246,7 +246,12 @@ impl Session {
     }
 
     /// Waits until something is there, looking whenever the other domain has written.
-    fn wait_for<T>(&self, what: &str, mut look: impl FnMut() -> Outcome<Option<T>>) -> Outcome<T> {
+    fn wait_for<T>(
+        &self,
+        patience: Duration,
+        what: &str,
+        mut look: impl FnMut() -> Outcome<Option<T>>,
+    ) -> Outcome<T> {
         let deadline = Instant::now() + patience;
         loop {
             if let Some(found) = look()? {
