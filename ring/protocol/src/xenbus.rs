@@ -214,7 +214,7 @@ pub struct Rest {
 
 impl Rest {
     const SHORTEST: Duration = Duration::from_millis(250);
-    const LONGEST: Duration = Duration::from_secs(30);
+    const LONGEST: Duration = Duration::from_secs(10);
     /// A connection that lasted this long was a good one.
     const GOOD: Duration = Duration::from_secs(10);
 
@@ -538,7 +538,7 @@ mod tests {
             assert_eq!(rest.before(now), None);
         }
         assert_eq!(pauses[..3], [250, 500, 1000].map(Duration::from_millis));
-        assert_eq!(pauses[11], Duration::from_secs(30));
+        assert_eq!(pauses[11], Duration::from_secs(10));
         rest.after(Duration::from_secs(60));
         assert_eq!(rest.before(now), None);
     }

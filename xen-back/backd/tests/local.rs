@@ -33,7 +33,7 @@ use xen::local::domain_folder;
 use xen::local::hypervisor::Limits;
 use xen::local::server::Server;
 use xen::local::toolstack::Toolstack;
-use xen::{Access, DomId, Granted, Mapping, PAGE_SIZE, Platform, PlatformSpec};
+use xen::{Access, DomId, Mapping, PAGE_SIZE, Platform, PlatformSpec, Store};
 
 const ROLE: &str = "XEN_VGPU_TEST_ROLE";
 const ARENA: u32 = 512 * 1024;
@@ -719,38 +719,70 @@ fn programs_share_what_a_domain_may_grant() {
     world.expect_no_grants(guest, true);
 }
 
-/// A guest that writes nonsense and breaks every rule of the control ring has no device; others do.
-fn a_hostile_guest_hurts_nobody() {
-    let world = World::new();
-    let (guest, other) = (world.guest("guest"), world.guest("other"));
-    let _others = world.start_frontd(other);
-    let bystander = world.program(other);
-    let id = device(guest);
-    eventually("the device is offered", || world.states(id).1 == State::InitWait);
-    let platform = world.open(guest);
-    let store = platform.store().unwrap();
-    let write = |key: &str, value: &[u8]| store.write(&format!("device/vgpu/0/{key}"), value).unwrap();
-    let settle = || {
-        write("state", b"6");
-        eventually("the backend has closed", || matches!(world.states(id).1, State::InitWait | State::Closed));
-        write("state", b"1");
-        eventually("the device is offered", || world.states(id).1 == State::InitWait);
-    };
-    for state in [&b""[..], b"0", b"99", b"\xff\xfe", b"7", b"8", b"4", b"5", b"3", b"2"] {
-        write("state", state);
+/// A guest whose nodes are nonsense, beside one that is served.
+struct Hostile {
+    world: World,
+    guest: DomId,
+    platform: Arc<dyn Platform>,
+    store: Store,
+    bystander: Program,
+    _frontd: Process,
+}
+
+impl Hostile {
+    fn new() -> Hostile {
+        let world = World::new();
+        let (guest, other) = (world.guest("guest"), world.guest("other"));
+        let frontd = world.start_frontd(other);
+        let bystander = world.program(other);
+        eventually("the device is offered", || world.states(device(guest)).1 == State::InitWait);
+        let platform = world.open(guest);
+        let store = platform.store().unwrap();
+        Hostile { world, guest, platform, store, bystander, _frontd: frontd }
     }
-    settle();
+
+    fn write(&self, key: &str, value: impl AsRef<[u8]>) {
+        self.store.write(&format!("device/vgpu/0/{key}"), value).unwrap();
+    }
+
+    fn backend(&self) -> State {
+        self.world.states(device(self.guest)).1
+    }
+
+    /// Behaves for once, and is offered its device again.
+    fn settle(&self) {
+        self.write("state", "6");
+        eventually("the backend has closed", || matches!(self.backend(), State::InitWait | State::Closed));
+        self.write("state", "1");
+        eventually("the device is offered", || self.backend() == State::InitWait);
+        self.bystander.expect_alive();
+    }
+}
+
+fn nonsense_in_xenstore_hurts_nobody() {
+    let hostile = Hostile::new();
+    for state in [&b""[..], b"0", b"99", b"\xff\xfe", b"7", b"8", b"4", b"5", b"3", b"2"] {
+        hostile.write("state", state);
+    }
+    hostile.settle();
     let good = [("version", "1"), ("protocol", "x86_64-abi"), ("ring-ref", "8"), ("event-channel", "1")];
     for bad in 0..good.len() {
         for (at, (key, value)) in good.iter().enumerate() {
-            write(key, if at == bad { b"\xff-1" } else { value.as_bytes() });
+            hostile.write(key, if at == bad { b"\xff-1" } else { value.as_bytes() });
         }
-        write("state", b"3");
-        eventually("the backend refuses", || matches!(world.states(id).1, State::Closing | State::Closed));
-        settle();
+        hostile.write("state", "3");
+        eventually("the backend refuses", || matches!(hostile.backend(), State::Closing | State::Closed));
+        hostile.settle();
     }
-    // A control ring that is right, and what is said on it is not.
-    type Attack<'a> = (&'a str, Box<dyn Fn(&Front, &GrantList, &Granted) + 'a>);
+    let error = hostile.world.open(DomId(0)).store().unwrap().read(&device(hostile.guest).backend_error());
+    assert!(error.unwrap().unwrap().contains("event-channel"));
+}
+
+/// A control ring that is right, and what is said on it is not.
+fn nonsense_on_the_control_ring_hurts_nobody() {
+    let hostile = Hostile::new();
+    let platform = &hostile.platform;
+    type Attack<'a> = (&'a str, Box<dyn Fn(&Front, &GrantList) + 'a>);
     let open = |list: u32, pages: u32, port: u32| {
         Request::OpenChannel(OpenChannel {
             channel: 1,
@@ -770,11 +802,11 @@ fn a_hostile_guest_hurts_nobody() {
         Answer::decode(&front.wait(ticket).unwrap()).unwrap().result().unwrap_err().0
     };
     let attacks: [Attack<'_>; 3] = [
-        ("garbage", Box::new(|front, _, _| drop(front.submit(&[b"\xff\xff\xff"], true)))),
-        ("no answer wanted", Box::new(|front, _, _| drop(front.submit(&[&open(8, 3, 1).encode()], false)))),
+        ("garbage", Box::new(|front, _| drop(front.submit(&[b"\xff\xff\xff"], true)))),
+        ("no answer wanted", Box::new(|front, _| drop(front.submit(&[&open(8, 3, 1).encode()], false)))),
         (
             "wrong numbers",
-            Box::new(|front, list, _| {
+            Box::new(|front, list| {
                 let right = list.gref().0;
                 for (request, expected) in [
                     (open(right, 0, 1), Status::Invalid),
@@ -793,24 +825,23 @@ fn a_hostile_guest_hurts_nobody() {
     ];
     for (what, attack) in &attacks {
         let pages = platform.grant(DomId(0), 3, Access::ReadWrite).unwrap();
-        let list = GrantList::new(&*platform, DomId(0), pages.grefs()).unwrap();
+        let list = GrantList::new(&**platform, DomId(0), pages.grefs()).unwrap();
         let bell = Arc::new(Bell(platform.bind_unbound(DomId(0)).unwrap()));
         let memory = shared_memory(pages.mmap().unwrap());
         let front = Front::new(memory, control::LAYOUT, bell.clone(), SpinPolicy::NEVER).unwrap();
-        write("version", b"1");
-        write("protocol", b"x86_64-abi");
-        write("ring-ref", list.gref().to_string().as_bytes());
-        write("event-channel", bell.0.port().to_string().as_bytes());
-        write("state", b"3");
-        eventually("the backend connects", || world.states(id).1 == State::Connected);
-        attack(&front, &list, &pages);
-        eventually(what, || world.states(id).1 != State::Connected);
+        hostile.write("version", "1");
+        hostile.write("protocol", "x86_64-abi");
+        hostile.write("ring-ref", list.gref().to_string());
+        hostile.write("event-channel", bell.0.port().to_string());
+        hostile.write("state", "3");
+        eventually("the backend connects", || hostile.backend() == State::Connected);
+        attack(&front, &list);
+        eventually(what, || hostile.backend() != State::Connected);
         drop((front, list, pages));
-        settle();
-        bystander.expect_alive();
+        hostile.settle();
     }
-    world.expect_no_grants(guest, false);
-    assert_eq!(world.channels(), 1);
+    hostile.world.expect_no_grants(hostile.guest, false);
+    assert_eq!(hostile.world.channels(), 1);
 }
 
 fn run_tests() -> ExitCode {
@@ -828,7 +859,8 @@ fn run_tests() -> ExitCode {
         ("regions_come_and_go", regions_come_and_go),
         ("refusals_say_why", refusals_say_why),
         ("programs_share_what_a_domain_may_grant", programs_share_what_a_domain_may_grant),
-        ("a_hostile_guest_hurts_nobody", a_hostile_guest_hurts_nobody),
+        ("nonsense_in_xenstore_hurts_nobody", nonsense_in_xenstore_hurts_nobody),
+        ("nonsense_on_the_control_ring_hurts_nobody", nonsense_on_the_control_ring_hurts_nobody),
     ];
     // As the usual harness: any argument without dashes is a part of the names wanted.
     let wanted: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();

@@ -120,6 +120,8 @@ enum Way {
 struct Connection {
     socket: Arc<OwnedFd>,
     uid: u32,
+    /// It has a channel, or is being given one.
+    admitted: bool,
 }
 
 impl Clients {
@@ -243,32 +245,16 @@ impl Clients {
         let pid = peer.pid.as_raw_nonzero().get().unsigned_abs();
         let number = {
             let mut state = self.lock();
-            let of_user = state
-                .connections
-                .values()
-                .filter(|connection| connection.uid == uid)
-                .count();
-            if of_user >= self.programs_per_user as usize
-                || state.connections.len() >= CONNECTIONS_LIMIT
-            {
-                drop(state);
-                let reason = format!(
-                    "user {uid} has {of_user} programs on the GPU already, and frontd's limits are {} a user and {CONNECTIONS_LIMIT} in all; end some, or raise --programs-per-user",
-                    self.programs_per_user
-                );
-                tracing::warn!(uid, pid, "{reason}");
-                refuse(&socket, CuResult::OUT_OF_MEMORY, &reason);
+            let of_user = state.connections.values().filter(|one| one.uid == uid).count();
+            let most = (self.programs_per_user as usize).saturating_mul(2);
+            if of_user >= most || state.connections.len() >= CONNECTIONS_LIMIT {
+                tracing::warn!(uid, pid, of_user, "too many connections: one is closed");
                 return;
             }
             let number = state.next;
             state.next = number.wrapping_add(1);
-            state.connections.insert(
-                number,
-                Connection {
-                    socket: socket.clone(),
-                    uid,
-                },
-            );
+            let connection = Connection { socket: socket.clone(), uid, admitted: false };
+            state.connections.insert(number, connection);
             number
         };
         let clients = self.clone();
@@ -280,7 +266,7 @@ impl Clients {
                     pid,
                     name: name_of(pid),
                 };
-                clients.serve(&socket, &program);
+                clients.serve(number, &socket, &program);
                 clients.leave(number);
             });
         if let Err(error) = thread {
@@ -289,13 +275,30 @@ impl Clients {
         }
     }
 
+    /// Counts a connection among its user's programs.
+    fn admit(&self, number: u64, uid: u32) -> Result<(), (CuResult, String)> {
+        let mut state = self.lock();
+        let others = state.connections.iter().filter(|(at, one)| **at != number && one.uid == uid && one.admitted);
+        if others.count() >= self.programs_per_user as usize {
+            let reason = format!(
+                "user {uid} has {} programs on the GPU already; end some, or start vgpu-frontd with a larger --programs-per-user",
+                self.programs_per_user
+            );
+            return Err((CuResult::OUT_OF_MEMORY, reason));
+        }
+        if let Some(connection) = state.connections.get_mut(&number) {
+            connection.admitted = true;
+        }
+        Ok(())
+    }
+
     fn leave(&self, number: u64) {
         self.lock().connections.remove(&number);
         self.changed.notify_all();
     }
 
     /// A program's life.
-    fn serve(&self, socket: &OwnedFd, program: &Program) {
+    fn serve(&self, number: u64, socket: &OwnedFd, program: &Program) {
         let mut channel = None;
         loop {
             let message = match packet::receive::<FromProgram>(socket) {
@@ -306,7 +309,7 @@ impl Clients {
                     break;
                 }
             };
-            let answered = match self.answer(&message, &mut channel, program) {
+            let answered = match self.answer(number, &message, &mut channel, program) {
                 Ok(answer) => answer.send(socket),
                 Err((status, reason)) => {
                     tracing::warn!(pid = program.pid, program = program.name, "{reason}");
@@ -323,6 +326,7 @@ impl Clients {
 
     fn answer(
         &self,
+        number: u64,
         message: &FromProgram,
         channel: &mut Option<Channel>,
         program: &Program,
@@ -336,6 +340,7 @@ impl Clients {
                     );
                     return Err((CuResult::SYSTEM_DRIVER_MISMATCH, reason));
                 }
+                self.admit(number, program.uid)?;
                 let control = self.control().map_err(|reason| {
                     (
                         CuResult::SYSTEM_NOT_READY,
