@@ -42,12 +42,28 @@ retry() {
 # output NAME: hands standard input to whoever started the run, as text.
 output() { sed "s/^/LABOUT $1 /"; }
 
-# In a guest: await WORD SECONDS: until dom0 says `guest tell NAME WORD`.
-await() {
-  # shellcheck disable=SC2317  # called through retry
-  told() { [ "$(xenstore-read data/lab 2>/dev/null)" = "$1" ]; }
-  retry "$2" told "$1"
+# In dom0: each_guest FUNCTION: calls `FUNCTION NAME TYPE` for each of the run's guests, all at once.
+each_guest() {
+  for guest in $LAB_GUESTS; do
+    "$1" "${guest%%:*}" "${guest##*:}" &
+  done
+  wait
 }
 
-# Warnings and worse in this domain's kernel log, without those that are there from the start in the lab.
+# In dom0: start_guest NAME TYPE [MEM_MIB] [XL_LINE...]: starts one and waits until it runs; $domid is its domid.
+start_guest() {
+  if domid=$(guest create "$@"); then
+    echo "ok - $1: xl create"
+  else
+    echo "not ok - $1: xl create"
+    return 1
+  fi
+  check "$1: runs as a $2 guest" guest wait "$1" "GUEST UP" 240
+}
+
+# In a guest: await WORD SECONDS: until dom0 says `guest tell NAME WORD`.
+await() { retry "$2" told "$1"; }
+told() { [ "$(xenstore-read data/lab 2>/dev/null)" = "$1" ]; }
+
+# In either: what this domain's kernel has logged that no kernel should.
 kernel_complaints() { dmesg | grep -E 'BUG|WARNING|Bad page|Oops|Call Trace|unable to handle'; }

@@ -77,7 +77,7 @@ const SAMPLES: &str = "cuda-samples";
 const NO_SAMPLE: &str = "regenerate-ptx";
 
 /// Example settings, one file for each domain that gets a device, as they lie in the repository.
-const EXAMPLES: &str = "xen-back/backd/domains.d";
+const EXAMPLES: &str = "xen-back/backd/examples";
 
 pub fn run(_: &Arguments) -> Result<()> {
     let bundle = build()?;

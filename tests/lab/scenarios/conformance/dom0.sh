@@ -3,22 +3,16 @@
 . /lab/check.sh
 
 one() { # NAME TYPE
-  name=$1
-  domid=$(guest create "$name" "$2") || { echo "not ok - $2: xl create"; return; }
-  echo "ok - $2: xl create"
-  timeout 120 xen-conformance backend --peer "$domid" >"/run/conformance-$2.log" 2>&1
+  start_guest "$1" "$2" || return
+  log=/run/conformance-$1.log
+  timeout 240 xen-conformance backend --peer "$domid" >"$log" 2>&1
   status=$?
-  check "$2: the guest's part ended well" guest_part "$name"
-  sed "s/^/[dom0 $2] /" "/run/conformance-$2.log"
-  check "$2: the backend's part ended well" test $status = 0
-  check "$2: the backend's last line counts no failure" grep -qE '^[1-9][0-9]* passed, 0 failed' "/run/conformance-$2.log"
-  check "$2: xl destroy" xl destroy "$name"
+  sed "s/^ok  */ok - $1: /;s/^FAILED  */not ok - $1: /" "$log"
+  check "$1: the backend's part ended well" test $status = 0
+  check "$1: the backend's last line counts no failure" grep -qE '^[1-9][0-9]* passed, 0 failed' "$log"
+  check "$1: the guest's part ended well" guest finish "$1" 120
+  check "$1: xl destroy" xl destroy "$1"
 }
 
-guest_part() { guest finish "$1" 60; }
-
-for guest in $LAB_GUESTS; do
-  one "${guest%%:*}" "${guest##*:}" &
-done
-wait
+each_guest one
 refute "dom0's kernel has nothing to complain about" kernel_complaints

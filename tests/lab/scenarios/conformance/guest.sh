@@ -1,2 +1,2 @@
 . /lab/check.sh
-timeout 120 xen-conformance frontend --peer 0
+timeout 240 xen-conformance frontend --peer 0
