@@ -85,7 +85,7 @@ mod tests {
         let refused = answered(b"{\"error\":\"no\x1b\"}\n").unwrap_err();
         assert!(matches!(refused, BackdError::Answer(_)), "{refused}");
         let refused = answered(b"{\"error\":\"no\\u001b\"}\n").unwrap_err();
-        assert_eq!(refused.to_string(), "it answers: no?");
+        assert_eq!(refused.to_string(), "it answers: no\u{fffd}");
         for answer in [&b""[..], b"\n", b"{", b"{\"devices\":3}\n", b"\xff\n"] {
             let error = answered(answer).unwrap_err();
             assert!(

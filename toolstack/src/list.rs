@@ -157,12 +157,12 @@ mod tests {
         assert_eq!(
             words[1],
             [
-                "db?[2J",
+                "db\u{fffd}[2J",
                 "5",
                 "0",
                 "Connected",
                 "absent",
-                "matrix?",
+                "matrix\u{fffd}",
                 "77",
                 "1000",
                 "4242",
@@ -170,7 +170,7 @@ mod tests {
             ]
         );
         assert_eq!(words[2], ["vector", "77", "1000", "4242", "4096"]);
-        assert_eq!(words[3], ["db?[2J", "5", "0", "Connected", "absent"]);
+        assert_eq!(words[3], ["db\u{fffd}[2J", "5", "0", "Connected", "absent"]);
     }
 
     #[test]

@@ -177,13 +177,9 @@ fn note(text: impl Display) {
     let _ = writeln!(std::io::stderr(), "xl-vgpu: {text}");
 }
 
-/// A text that others wrote, fit for a terminal: one line without control characters, of a length
-/// that a line can have.
+/// A text that others wrote, fit for a line on a terminal.
 fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '?' } else { c })
-        .take(200)
-        .collect()
+    vgpu_protocol::control::printable(text.as_bytes(), 200)
 }
 
 /// The folder of [`admin::SOCKET`].
@@ -215,7 +211,8 @@ mod tests {
 
     #[test]
     fn what_others_wrote_cannot_drive_a_terminal() {
-        assert_eq!(printable("\x1b[2Jdb\r\n\u{9b}1m ü"), "?[2Jdb???1m ü");
+        let shown = printable("\x1b[2Jdb\r\n\u{9b}1m ü");
+        assert_eq!(shown, "\u{fffd}[2Jdb\u{fffd}\u{fffd}\u{fffd}1m ü");
         assert_eq!(printable(&"x".repeat(5000)).len(), 200);
     }
 }

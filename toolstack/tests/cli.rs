@@ -460,7 +460,7 @@ fn what_the_ends_say_is_passed_on_without_its_tricks() {
     assert_says(
         &ran.err,
         &[
-            "the guest says: no?[2J memory",
+            "the guest says: no\u{fffd}[2J memory",
             "the backend says: ring-ref 0 is no list",
         ],
     );
