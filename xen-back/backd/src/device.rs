@@ -368,6 +368,7 @@ impl Device {
         keys::publish(&self.store, &self.id.backend_dir(), &[], State::Connected)?;
         self.own = State::Connected;
         self.since = Instant::now();
+        self.store.rm(&self.id.backend_error())?;
         tracing::info!(device = %self.id, domain = self.domain, "connected");
         Ok(())
     }

@@ -56,23 +56,40 @@ fn worker() {
     // SAFETY: backd leaves this descriptor to us, and nothing else in this process has it.
     let socket = Arc::new(unsafe { OwnedFd::from_raw_fd(WORKER_FD) });
     let say = |message: FromWorker| packet::send(&*socket, &message, &[]).unwrap();
-    let (FromBackd::Serve(serve), fds) = packet::receive::<FromBackd>(&*socket).unwrap() else { panic!() };
+    let (FromBackd::Serve(serve), fds) = packet::receive::<FromBackd>(&*socket).unwrap() else {
+        panic!()
+    };
     if serve.driver.0 == b"broken" {
-        say(FromWorker::Ended(Ended { reason: Bytes(b"the driver broken does not start".to_vec()) }));
+        say(FromWorker::Ended(Ended {
+            reason: Bytes(b"the driver broken does not start".to_vec()),
+        }));
         return;
     }
     let map = |memory: &[packet::WireExtent], fds: &[Arc<OwnedFd>]| {
-        Mapping::from_extents(&packet::take_extents(memory, fds).unwrap(), Access::ReadWrite).unwrap()
+        Mapping::from_extents(
+            &packet::take_extents(memory, fds).unwrap(),
+            Access::ReadWrite,
+        )
+        .unwrap()
     };
     let fds: Vec<_> = fds.into_iter().map(Arc::new).collect();
     let bell = Arc::new(Bell(packet::take_event(&serve.event, &fds).unwrap()));
     let layout = Layout::new(serve.sq_bytes, serve.cq_bytes, serve.arena_bytes).unwrap();
     let memory = shared_memory(map(&serve.memory, &fds));
     drop(fds);
-    let mut back = Back::attach(memory, layout, bell, SpinPolicy::NEVER, Duration::from_secs(5)).unwrap();
+    let mut back = Back::attach(
+        memory,
+        layout,
+        bell,
+        SpinPolicy::NEVER,
+        Duration::from_secs(5),
+    )
+    .unwrap();
     let regions = Arc::new(Mutex::new(BTreeMap::<u32, Mapping>::new()));
     let hangs = Arc::new(AtomicBool::new(false));
-    say(FromWorker::Ready(Ready { version: PROTOCOL_VERSION }));
+    say(FromWorker::Ready(Ready {
+        version: PROTOCOL_VERSION,
+    }));
     let listener = {
         let (socket, regions, hangs) = (socket.clone(), regions.clone(), hangs.clone());
         move || {
@@ -80,7 +97,10 @@ fn worker() {
                 let region = match packet::receive::<FromBackd>(&*socket) {
                     Ok((FromBackd::MapRegion(m), fds)) => {
                         let fds: Vec<_> = fds.into_iter().map(Arc::new).collect();
-                        regions.lock().unwrap().insert(m.region, map(&m.memory, &fds));
+                        regions
+                            .lock()
+                            .unwrap()
+                            .insert(m.region, map(&m.memory, &fds));
                         m.region
                     }
                     Ok((FromBackd::UnmapRegion(m), _)) => {
@@ -89,7 +109,10 @@ fn worker() {
                     }
                     _ => break,
                 };
-                let done = FromWorker::RegionDone(RegionDone { region, error: Bytes::default() });
+                let done = FromWorker::RegionDone(RegionDone {
+                    region,
+                    error: Bytes::default(),
+                });
                 packet::send(&*socket, &done, &[]).unwrap();
             }
             if !hangs.load(Ordering::Relaxed) {
@@ -120,7 +143,9 @@ fn worker() {
             }
             other => other.to_vec(),
         };
-        back.completer().complete(submission.ticket, &[&answer]).unwrap();
+        back.completer()
+            .complete(submission.ticket, &[&answer])
+            .unwrap();
         back.retire().unwrap();
     }
     while hangs.load(Ordering::Relaxed) {
@@ -139,7 +164,9 @@ fn frontd() {
         programs_per_user: 8,
         gntalloc_limit: 0,
     };
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .init();
     if let Err(error) = vgpu_frontd::device::run(&options, stop.as_fd()) {
         eprintln!("frontd ends: {error}");
     }
@@ -197,13 +224,26 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("domains.d")).unwrap();
         let xen = dir.path().join("xen");
-        let server = Server::new(&xen, Limits { granted_pages: GRANT_LIMIT }).unwrap();
+        let server = Server::new(
+            &xen,
+            Limits {
+                granted_pages: GRANT_LIMIT,
+            },
+        )
+        .unwrap();
         let stop = Arc::new(Wake::new().unwrap());
         let stopped = stop.as_fd().try_clone_to_owned().unwrap();
         let server = std::thread::spawn(move || server.run(stopped).unwrap());
         let toolstack = Toolstack::open(&xen).unwrap();
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut world = World { dir, toolstack, backd: None, options, stop, server: Some(server) };
+        let mut world = World {
+            dir,
+            toolstack,
+            backd: None,
+            options,
+            stop,
+            server: Some(server),
+        };
         world.start_backd();
         world
     }
@@ -292,7 +332,11 @@ impl World {
     }
 
     fn channels(&self) -> usize {
-        self.list().devices.iter().map(|device| device.channels.len()).sum()
+        self.list()
+            .devices
+            .iter()
+            .map(|device| device.channels.len())
+            .sum()
     }
 
     fn states(&self, id: DeviceId) -> (State, State) {
@@ -310,7 +354,9 @@ impl World {
             id.toolstack_dir(),
             "/local/domain/0/error".to_owned(),
         ] {
-            eventually(&format!("{path} is gone"), || store.directory(&path).unwrap().is_none());
+            eventually(&format!("{path} is gone"), || {
+                store.directory(&path).unwrap().is_none()
+            });
         }
     }
 
@@ -319,7 +365,9 @@ impl World {
     fn expect_no_grants(&self, domid: DomId, has_frontd: bool) {
         let platform = self.open(domid);
         let pages = GRANT_LIMIT - if has_frontd { 4 } else { 0 };
-        eventually("all grants are back", || platform.grant(DomId(0), pages, Access::ReadOnly).is_ok());
+        eventually("all grants are back", || {
+            platform.grant(DomId(0), pages, Access::ReadOnly).is_ok()
+        });
     }
 }
 
@@ -341,11 +389,20 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 fn device(domid: DomId) -> DeviceId {
-    DeviceId { backend: DomId(0), frontend: domid, devid: 0 }
+    DeviceId {
+        backend: DomId(0),
+        frontend: domid,
+        devid: 0,
+    }
 }
 
 fn dial(path: &Path) -> rustix::io::Result<OwnedFd> {
-    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let socket = socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
     connect(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(socket)
 }
@@ -359,9 +416,14 @@ struct Program {
 impl Program {
     fn start(path: &Path) -> Result<Program, String> {
         let socket = dial(path).map_err(|e| e.to_string())?;
-        let hello = FromProgram::Hello(Hello { magic: MAGIC, version: PROTOCOL_VERSION });
+        let hello = FromProgram::Hello(Hello {
+            magic: MAGIC,
+            version: PROTOCOL_VERSION,
+        });
         let (answer, fds) = ask(&socket, &hello).map_err(|e| e.to_string())?;
-        let FromFrontd::Opened(opened) = answer else { return Err(reason(answer)) };
+        let FromFrontd::Opened(opened) = answer else {
+            return Err(reason(answer));
+        };
         let extents = packet::take_extents(&opened.memory, &fds).unwrap();
         let bell = Arc::new(Bell(packet::take_event(&opened.event, &fds).unwrap()));
         let memory = shared_memory(Mapping::from_extents(&extents, Access::ReadWrite).unwrap());
@@ -376,7 +438,10 @@ impl Program {
     }
 
     fn worker(&self) -> u32 {
-        String::from_utf8(self.call(b"pid").unwrap()).unwrap().parse().unwrap()
+        String::from_utf8(self.call(b"pid").unwrap())
+            .unwrap()
+            .parse()
+            .unwrap()
     }
 
     fn expect_alive(&self) {
@@ -388,11 +453,17 @@ impl Program {
     }
 
     fn expect_sent_away(&self) {
-        assert!(matches!(packet::receive::<FromFrontd>(&self.socket), Err(PacketError::Closed)));
+        assert!(matches!(
+            packet::receive::<FromFrontd>(&self.socket),
+            Err(PacketError::Closed)
+        ));
     }
 }
 
-fn ask(socket: &OwnedFd, message: &FromProgram) -> Result<(FromFrontd, Vec<Arc<OwnedFd>>), PacketError> {
+fn ask(
+    socket: &OwnedFd,
+    message: &FromProgram,
+) -> Result<(FromFrontd, Vec<Arc<OwnedFd>>), PacketError> {
     packet::send(socket, message, &[])?;
     let (answer, fds) = packet::receive::<FromFrontd>(socket)?;
     Ok((answer, fds.into_iter().map(Arc::new).collect()))
@@ -406,7 +477,9 @@ fn reason(answer: FromFrontd) -> String {
 }
 
 fn expect_gone(process: u32) {
-    eventually("the worker is gone", || !Path::new(&format!("/proc/{process}")).exists());
+    eventually("the worker is gone", || {
+        !Path::new(&format!("/proc/{process}")).exists()
+    });
 }
 
 // ------------------------------------------------------------------------------------------ the tests
@@ -418,16 +491,29 @@ fn a_domain_with_a_file_gets_its_device() {
     let guest = world.guest("guest");
     let store = world.open(DomId(0)).store().unwrap();
     let id = device(guest);
-    eventually("the device is offered", || world.states(id).1 == State::InitWait);
+    eventually("the device is offered", || {
+        world.states(id).1 == State::InitWait
+    });
     let permissions = |path: String| {
         let list = store.permissions(&path).unwrap().unwrap();
-        list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        list.iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(",")
     };
     for key in ["", "/state", "/backend-id"] {
-        assert_eq!(permissions(format!("{}{key}", id.frontend_dir())), format!("n{guest},r0"), "{key}");
+        assert_eq!(
+            permissions(format!("{}{key}", id.frontend_dir())),
+            format!("n{guest},r0"),
+            "{key}"
+        );
     }
     for key in ["", "/state", "/online", "/versions"] {
-        assert_eq!(permissions(format!("{}{key}", id.backend_dir())), format!("n0,r{guest}"), "{key}");
+        assert_eq!(
+            permissions(format!("{}{key}", id.backend_dir())),
+            format!("n0,r{guest}"),
+            "{key}"
+        );
     }
     assert_eq!(permissions(id.toolstack_dir()), "n0");
     // The guest cannot give itself another.
@@ -442,7 +528,10 @@ fn a_domain_with_a_file_gets_its_device() {
     let listing = world.list();
     assert_eq!(listing.devices.len(), 1);
     let shown = &listing.devices[0];
-    assert_eq!((shown.domid, shown.domain.as_str(), shown.state.as_str()), (guest.0, "guest", "connected"));
+    assert_eq!(
+        (shown.domid, shown.domain.as_str(), shown.state.as_str()),
+        (guest.0, "guest", "connected")
+    );
     assert_eq!(shown.channels.len(), 2);
     let channel = &shown.channels[0];
     assert_eq!(channel.pid, std::process::id());
@@ -595,7 +684,10 @@ fn a_domain_that_reboots_has_its_device_again() {
     world.program(after).expect_alive();
     world.expect_no_nodes(device(before));
     let listing = world.list();
-    assert_eq!(listing.devices.iter().map(|d| d.domid).collect::<Vec<_>>(), [after.0]);
+    assert_eq!(
+        listing.devices.iter().map(|d| d.domid).collect::<Vec<_>>(),
+        [after.0]
+    );
 }
 
 /// What xl-vgpu does, on a running guest.
@@ -607,8 +699,14 @@ fn a_device_comes_and_goes_by_hand() {
     assert!(refused.contains("xl-vgpu attach"), "{refused}");
     let store = world.open(DomId(0)).store().unwrap();
     for _ in 0..2 {
-        assert_eq!(keys::create_device(&store, device(guest), "guest").unwrap(), keys::Created::New);
-        assert_eq!(keys::create_device(&store, device(guest), "guest").unwrap(), keys::Created::Already);
+        assert_eq!(
+            keys::create_device(&store, device(guest), "guest").unwrap(),
+            keys::Created::New
+        );
+        assert_eq!(
+            keys::create_device(&store, device(guest), "guest").unwrap(),
+            keys::Created::Already
+        );
         let program = world.program(guest);
         let worker = program.worker();
         assert!(keys::retire_device(&store, device(guest)).unwrap());
@@ -640,17 +738,34 @@ fn regions_come_and_go() {
     let guest = world.guest("guest");
     let _frontd = world.start_frontd(guest);
     let program = world.program(guest);
-    let add = |bytes| ask(&program.socket, &FromProgram::AddRegion(AddRegion { bytes })).unwrap();
-    let remove = |region| ask(&program.socket, &FromProgram::RemoveRegion(RemoveRegion { region })).unwrap().0;
+    let add = |bytes| {
+        ask(
+            &program.socket,
+            &FromProgram::AddRegion(AddRegion { bytes }),
+        )
+        .unwrap()
+    };
+    let remove = |region| {
+        ask(
+            &program.socket,
+            &FromProgram::RemoveRegion(RemoveRegion { region }),
+        )
+        .unwrap()
+        .0
+    };
     for round in 1..4 {
-        let (FromFrontd::RegionAdded(added), fds) = add(5000) else { panic!() };
+        let (FromFrontd::RegionAdded(added), fds) = add(5000) else {
+            panic!()
+        };
         let extents = packet::take_extents(&added.memory, &fds).unwrap();
         let mapping = Mapping::from_extents(&extents, Access::ReadWrite).unwrap();
         assert_eq!(mapping.len(), 2 * PAGE_SIZE);
         // SAFETY: two pages are mapped; the other side only reads.
         unsafe { mapping.as_ptr().as_ptr().write_volatile(round) };
         assert_eq!(program.call(b"region").unwrap(), [round]);
-        assert!(matches!(remove(added.region), FromFrontd::RegionRemoved(r) if r.region == added.region));
+        assert!(
+            matches!(remove(added.region), FromFrontd::RegionRemoved(r) if r.region == added.region)
+        );
         assert!(reason(remove(added.region)).contains("no region"));
     }
     for (bytes, expected) in [
@@ -664,7 +779,9 @@ fn regions_come_and_go() {
     }
     program.expect_alive();
     // One that is still there goes with its channel.
-    let (FromFrontd::RegionAdded(_), _) = add(5000) else { panic!() };
+    let (FromFrontd::RegionAdded(_), _) = add(5000) else {
+        panic!()
+    };
     drop(program);
     eventually("the channel is gone", || world.channels() == 0);
     world.expect_no_grants(guest, true);
@@ -681,12 +798,18 @@ fn refusals_say_why() {
     drop(first);
 
     let stranger = dial(&world.socket(guest)).unwrap();
-    let hello = FromProgram::Hello(Hello { magic: MAGIC, version: PROTOCOL_VERSION + 1 });
+    let hello = FromProgram::Hello(Hello {
+        magic: MAGIC,
+        version: PROTOCOL_VERSION + 1,
+    });
     assert!(reason(ask(&stranger, &hello).unwrap().0).contains("same release"));
     let early = FromProgram::AddRegion(AddRegion { bytes: 1 });
     assert!(reason(ask(&stranger, &early).unwrap().0).contains("Hello"));
     rustix::net::send(&stranger, b"nonsense", rustix::net::SendFlags::empty()).unwrap();
-    assert!(matches!(packet::receive::<FromFrontd>(&stranger), Err(PacketError::Closed)));
+    assert!(matches!(
+        packet::receive::<FromFrontd>(&stranger),
+        Err(PacketError::Closed)
+    ));
 
     world.backd().stop();
     world.options = vec!["--driver".into(), "broken".into()];
@@ -712,8 +835,15 @@ fn programs_share_what_a_domain_may_grant() {
         }
     };
     assert!(programs.len() >= 7, "{}", programs.len());
-    assert!(refused.contains("--grant-limit") || refused.contains("--programs-per-user"), "{refused}");
-    assert!(programs.iter().any(|program| program.front.layout().arena_bytes < ARENA));
+    assert!(
+        refused.contains("--grant-limit") || refused.contains("--programs-per-user"),
+        "{refused}"
+    );
+    assert!(
+        programs
+            .iter()
+            .any(|program| program.front.layout().arena_bytes < ARENA)
+    );
     programs.iter().for_each(Program::expect_alive);
     drop(programs);
     world.expect_no_grants(guest, true);
@@ -735,14 +865,25 @@ impl Hostile {
         let (guest, other) = (world.guest("guest"), world.guest("other"));
         let frontd = world.start_frontd(other);
         let bystander = world.program(other);
-        eventually("the device is offered", || world.states(device(guest)).1 == State::InitWait);
+        eventually("the device is offered", || {
+            world.states(device(guest)).1 == State::InitWait
+        });
         let platform = world.open(guest);
         let store = platform.store().unwrap();
-        Hostile { world, guest, platform, store, bystander, _frontd: frontd }
+        Hostile {
+            world,
+            guest,
+            platform,
+            store,
+            bystander,
+            _frontd: frontd,
+        }
     }
 
     fn write(&self, key: &str, value: impl AsRef<[u8]>) {
-        self.store.write(&format!("device/vgpu/0/{key}"), value).unwrap();
+        self.store
+            .write(&format!("device/vgpu/0/{key}"), value)
+            .unwrap();
     }
 
     fn backend(&self) -> State {
@@ -752,29 +893,63 @@ impl Hostile {
     /// Behaves for once, and is offered its device again.
     fn settle(&self) {
         self.write("state", "6");
-        eventually("the backend has closed", || matches!(self.backend(), State::InitWait | State::Closed));
+        eventually("the backend has closed", || {
+            matches!(self.backend(), State::InitWait | State::Closed)
+        });
         self.write("state", "1");
-        eventually("the device is offered", || self.backend() == State::InitWait);
+        eventually("the device is offered", || {
+            self.backend() == State::InitWait
+        });
         self.bystander.expect_alive();
     }
 }
 
 fn nonsense_in_xenstore_hurts_nobody() {
     let hostile = Hostile::new();
-    for state in [&b""[..], b"0", b"99", b"\xff\xfe", b"7", b"8", b"4", b"5", b"3", b"2"] {
+    for state in [
+        &b""[..],
+        b"0",
+        b"99",
+        b"\xff\xfe",
+        b"7",
+        b"8",
+        b"4",
+        b"5",
+        b"3",
+        b"2",
+    ] {
         hostile.write("state", state);
     }
     hostile.settle();
-    let good = [("version", "1"), ("protocol", "x86_64-abi"), ("ring-ref", "8"), ("event-channel", "1")];
+    let good = [
+        ("version", "1"),
+        ("protocol", "x86_64-abi"),
+        ("ring-ref", "8"),
+        ("event-channel", "1"),
+    ];
     for bad in 0..good.len() {
         for (at, (key, value)) in good.iter().enumerate() {
-            hostile.write(key, if at == bad { b"\xff-1" } else { value.as_bytes() });
+            hostile.write(
+                key,
+                if at == bad {
+                    b"\xff-1"
+                } else {
+                    value.as_bytes()
+                },
+            );
         }
         hostile.write("state", "3");
-        eventually("the backend refuses", || matches!(hostile.backend(), State::Closing | State::Closed));
+        eventually("the backend refuses", || {
+            matches!(hostile.backend(), State::Closing | State::Closed)
+        });
         hostile.settle();
     }
-    let error = hostile.world.open(DomId(0)).store().unwrap().read(&device(hostile.guest).backend_error());
+    let error = hostile
+        .world
+        .open(DomId(0))
+        .store()
+        .unwrap()
+        .read(&device(hostile.guest).backend_error());
     assert!(error.unwrap().unwrap().contains("event-channel"));
 }
 
@@ -799,11 +974,21 @@ fn nonsense_on_the_control_ring_hurts_nobody() {
     };
     let refused = |front: &Front, request: &Request| {
         let ticket = front.submit(&[&request.encode()], true).unwrap();
-        Answer::decode(&front.wait(ticket).unwrap()).unwrap().result().unwrap_err().0
+        Answer::decode(&front.wait(ticket).unwrap())
+            .unwrap()
+            .result()
+            .unwrap_err()
+            .0
     };
     let attacks: [Attack<'_>; 3] = [
-        ("garbage", Box::new(|front, _| drop(front.submit(&[b"\xff\xff\xff"], true)))),
-        ("no answer wanted", Box::new(|front, _| drop(front.submit(&[&open(8, 3, 1).encode()], false)))),
+        (
+            "garbage",
+            Box::new(|front, _| drop(front.submit(&[b"\xff\xff\xff"], true))),
+        ),
+        (
+            "no answer wanted",
+            Box::new(|front, _| drop(front.submit(&[&open(8, 3, 1).encode()], false))),
+        ),
         (
             "wrong numbers",
             Box::new(|front, list| {
@@ -814,8 +999,22 @@ fn nonsense_on_the_control_ring_hurts_nobody() {
                     (open(right, 4, 1), Status::NotGranted),
                     (open(u32::MAX, 3, 1), Status::NotGranted),
                     (open(right, 3, u32::MAX), Status::NotGranted),
-                    (Request::AddRegion(control::AddRegion { channel: 9, region: 1, list: right, pages: 1 }), Status::Invalid),
-                    (Request::RemoveRegion(control::RemoveRegion { channel: 1, region: 1 }), Status::Invalid),
+                    (
+                        Request::AddRegion(control::AddRegion {
+                            channel: 9,
+                            region: 1,
+                            list: right,
+                            pages: 1,
+                        }),
+                        Status::Invalid,
+                    ),
+                    (
+                        Request::RemoveRegion(control::RemoveRegion {
+                            channel: 1,
+                            region: 1,
+                        }),
+                        Status::Invalid,
+                    ),
                 ] {
                     assert_eq!(refused(front, &request), expected, "{request:?}");
                 }
@@ -834,7 +1033,9 @@ fn nonsense_on_the_control_ring_hurts_nobody() {
         hostile.write("ring-ref", list.gref().to_string());
         hostile.write("event-channel", bell.0.port().to_string());
         hostile.write("state", "3");
-        eventually("the backend connects", || hostile.backend() == State::Connected);
+        eventually("the backend connects", || {
+            hostile.backend() == State::Connected
+        });
         attack(&front, &list);
         eventually(what, || hostile.backend() != State::Connected);
         drop((front, list, pages));
@@ -846,24 +1047,66 @@ fn nonsense_on_the_control_ring_hurts_nobody() {
 
 fn run_tests() -> ExitCode {
     let tests: &[(&str, fn())] = &[
-        ("a_domain_with_a_file_gets_its_device", a_domain_with_a_file_gets_its_device),
-        ("a_program_that_dies_leaves_nothing", a_program_that_dies_leaves_nothing),
-        ("a_worker_that_dies_ends_its_program_alone", a_worker_that_dies_ends_its_program_alone),
-        ("a_worker_that_hangs_is_killed", a_worker_that_hangs_is_killed),
-        ("a_frontd_that_is_killed_leaves_nothing", a_frontd_that_is_killed_leaves_nothing),
-        ("a_frontd_that_is_stopped_leaves_nothing", a_frontd_that_is_stopped_leaves_nothing),
-        ("a_backd_that_is_killed_or_stopped_is_replaced", a_backd_that_is_killed_or_stopped_is_replaced),
-        ("a_domain_that_is_destroyed_leaves_nothing", a_domain_that_is_destroyed_leaves_nothing),
-        ("a_domain_that_reboots_has_its_device_again", a_domain_that_reboots_has_its_device_again),
-        ("a_device_comes_and_goes_by_hand", a_device_comes_and_goes_by_hand),
+        (
+            "a_domain_with_a_file_gets_its_device",
+            a_domain_with_a_file_gets_its_device,
+        ),
+        (
+            "a_program_that_dies_leaves_nothing",
+            a_program_that_dies_leaves_nothing,
+        ),
+        (
+            "a_worker_that_dies_ends_its_program_alone",
+            a_worker_that_dies_ends_its_program_alone,
+        ),
+        (
+            "a_worker_that_hangs_is_killed",
+            a_worker_that_hangs_is_killed,
+        ),
+        (
+            "a_frontd_that_is_killed_leaves_nothing",
+            a_frontd_that_is_killed_leaves_nothing,
+        ),
+        (
+            "a_frontd_that_is_stopped_leaves_nothing",
+            a_frontd_that_is_stopped_leaves_nothing,
+        ),
+        (
+            "a_backd_that_is_killed_or_stopped_is_replaced",
+            a_backd_that_is_killed_or_stopped_is_replaced,
+        ),
+        (
+            "a_domain_that_is_destroyed_leaves_nothing",
+            a_domain_that_is_destroyed_leaves_nothing,
+        ),
+        (
+            "a_domain_that_reboots_has_its_device_again",
+            a_domain_that_reboots_has_its_device_again,
+        ),
+        (
+            "a_device_comes_and_goes_by_hand",
+            a_device_comes_and_goes_by_hand,
+        ),
         ("regions_come_and_go", regions_come_and_go),
         ("refusals_say_why", refusals_say_why),
-        ("programs_share_what_a_domain_may_grant", programs_share_what_a_domain_may_grant),
-        ("nonsense_in_xenstore_hurts_nobody", nonsense_in_xenstore_hurts_nobody),
-        ("nonsense_on_the_control_ring_hurts_nobody", nonsense_on_the_control_ring_hurts_nobody),
+        (
+            "programs_share_what_a_domain_may_grant",
+            programs_share_what_a_domain_may_grant,
+        ),
+        (
+            "nonsense_in_xenstore_hurts_nobody",
+            nonsense_in_xenstore_hurts_nobody,
+        ),
+        (
+            "nonsense_on_the_control_ring_hurts_nobody",
+            nonsense_on_the_control_ring_hurts_nobody,
+        ),
     ];
     // As the usual harness: any argument without dashes is a part of the names wanted.
-    let wanted: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let wanted: Vec<_> = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with('-'))
+        .collect();
     let mut failed = 0;
     for (name, test) in tests {
         if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part.as_str())) {
@@ -872,9 +1115,16 @@ fn run_tests() -> ExitCode {
         let start = Instant::now();
         let passed = std::panic::catch_unwind(test).is_ok();
         let verdict = if passed { "ok" } else { "FAILED" };
-        println!("test {name} ... {verdict} ({:.1} s)", start.elapsed().as_secs_f32());
+        println!(
+            "test {name} ... {verdict} ({:.1} s)",
+            start.elapsed().as_secs_f32()
+        );
         failed += usize::from(!passed);
     }
     println!("{failed} failed");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

@@ -245,7 +245,11 @@ impl Clients {
         let pid = peer.pid.as_raw_nonzero().get().unsigned_abs();
         let number = {
             let mut state = self.lock();
-            let of_user = state.connections.values().filter(|one| one.uid == uid).count();
+            let of_user = state
+                .connections
+                .values()
+                .filter(|one| one.uid == uid)
+                .count();
             let most = (self.programs_per_user as usize).saturating_mul(2);
             if of_user >= most || state.connections.len() >= CONNECTIONS_LIMIT {
                 tracing::warn!(uid, pid, of_user, "too many connections: one is closed");
@@ -253,7 +257,11 @@ impl Clients {
             }
             let number = state.next;
             state.next = number.wrapping_add(1);
-            let connection = Connection { socket: socket.clone(), uid, admitted: false };
+            let connection = Connection {
+                socket: socket.clone(),
+                uid,
+                admitted: false,
+            };
             state.connections.insert(number, connection);
             number
         };
@@ -278,7 +286,10 @@ impl Clients {
     /// Counts a connection among its user's programs.
     fn admit(&self, number: u64, uid: u32) -> Result<(), (CuResult, String)> {
         let mut state = self.lock();
-        let others = state.connections.iter().filter(|(at, one)| **at != number && one.uid == uid && one.admitted);
+        let others = state
+            .connections
+            .iter()
+            .filter(|(at, one)| **at != number && one.uid == uid && one.admitted);
         if others.count() >= self.programs_per_user as usize {
             let reason = format!(
                 "user {uid} has {} programs on the GPU already; end some, or start vgpu-frontd with a larger --programs-per-user",

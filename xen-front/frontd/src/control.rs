@@ -51,19 +51,15 @@ impl ControlError {
     }
 }
 
-/// Pages granted to the backend, with the list that names them.
-#[derive(Debug)]
-struct Pages {
-    list: GrantList,
-    granted: Granted,
-}
-
-impl Pages {
-    fn grant(platform: &dyn Platform, peer: DomId, pages: u32) -> Result<Pages, ControlError> {
-        let granted = platform.grant(peer, pages, Access::ReadWrite)?;
-        let list = GrantList::new(platform, peer, granted.grefs())?;
-        Ok(Pages { list, granted })
-    }
+/// Grants pages to the backend, with the list that names them.
+fn grant(
+    platform: &dyn Platform,
+    peer: DomId,
+    pages: u32,
+) -> Result<(Granted, GrantList), ControlError> {
+    let granted = platform.grant(peer, pages, Access::ReadWrite)?;
+    let list = GrantList::new(platform, peer, granted.grefs())?;
+    Ok((granted, list))
 }
 
 /// The control ring of a device that is being connected or is connected.
@@ -71,7 +67,9 @@ impl Pages {
 pub struct Control {
     // In the order in which they must go: the ring's mapping before its pages and its doorbell.
     front: Front,
-    pages: Pages,
+    pages: Granted,
+    /// Kept: a backend that is restarted reads it again.
+    list: GrantList,
     bell: Arc<Bell>,
     platform: Arc<dyn Platform>,
     peer: DomId,
@@ -84,17 +82,16 @@ impl Control {
     /// # Errors
     /// Whatever granting, mapping and binding say.
     pub fn share(platform: Arc<dyn Platform>, peer: DomId) -> Result<Control, ControlError> {
-        let pages = Pages::grant(&*platform, peer, pages_of(LAYOUT.total_bytes() as u64))?;
+        let (pages, list) = grant(&*platform, peer, pages_of(LAYOUT.total_bytes() as u64))?;
         let bell = Arc::new(Bell(event_channel(&*platform, peer)?));
-        let memory = shared_memory(pages.granted.mmap()?);
+        let memory = shared_memory(pages.mmap()?);
         let front = Front::new(memory, LAYOUT, bell.clone(), SpinPolicy::NEVER)?;
         // If this process dies, the backend learns it at once.
-        pages
-            .granted
-            .set_unmap_notify(Layout::live_offset(Side::Front), Some(&bell.0))?;
+        pages.set_unmap_notify(Layout::live_offset(Side::Front), Some(&bell.0))?;
         Ok(Control {
             front,
             pages,
+            list,
             bell,
             platform,
             peer,
@@ -104,7 +101,7 @@ impl Control {
 
     /// What the node `ring-ref` says.
     pub fn ring_ref(&self) -> Gref {
-        self.pages.list.gref()
+        self.list.gref()
     }
 
     /// What the node `event-channel` says.
@@ -142,30 +139,27 @@ impl Control {
         layout: Layout,
         who: &Program,
     ) -> Result<Channel, ControlError> {
-        let (layout, pages) = self.grant_channel(layout)?;
+        let (layout, (pages, list)) = self.grant_channel(layout)?;
         let event = event_channel(&*self.platform, self.peer)?;
         let number = self.next_channel.fetch_add(1, Ordering::Relaxed);
         // The header is written before the worker looks at it. The program writes the same once more.
         let bell = Arc::new(Bell(event));
-        let front = Front::new(
-            shared_memory(pages.granted.mmap()?),
-            layout,
-            bell.clone(),
-            SpinPolicy::NEVER,
-        )?;
+        let memory = shared_memory(pages.mmap()?);
+        let front = Front::new(memory, layout, bell.clone(), SpinPolicy::NEVER)?;
+        // From here on a failure closes the channel, however far the backend has come with it.
         let channel = Channel {
             front: Some(front),
             number,
             layout,
-            bell,
-            pages: Some(pages),
             regions: Vec::new(),
+            pages,
+            bell,
             next_region: 1,
             control: self.clone(),
         };
         self.ask(&Request::OpenChannel(OpenChannel {
             channel: number,
-            list: channel.list_gref().0,
+            list: list.gref().0,
             pages: pages_of(layout.total_bytes() as u64),
             event_port: channel.bell.0.port().0,
             sq_bytes: layout.sq_bytes,
@@ -178,10 +172,13 @@ impl Control {
         Ok(channel)
     }
 
-    fn grant_channel(&self, mut layout: Layout) -> Result<(Layout, Pages), ControlError> {
+    fn grant_channel(
+        &self,
+        mut layout: Layout,
+    ) -> Result<(Layout, (Granted, GrantList)), ControlError> {
         loop {
             let pages = pages_of(layout.total_bytes() as u64);
-            match Pages::grant(&*self.platform, self.peer, pages) {
+            match grant(&*self.platform, self.peer, pages) {
                 Err(error)
                     if error.is_grant_limit() && layout.arena_bytes / 2 >= ARENA_LEAST_BYTES =>
                 {
@@ -215,9 +212,9 @@ pub struct Channel {
     front: Option<Front>,
     number: u32,
     layout: Layout,
+    regions: Vec<(u32, Granted)>,
+    pages: Granted,
     bell: Arc<Bell>,
-    pages: Option<Pages>,
-    regions: Vec<(u32, Pages)>,
     next_region: u32,
     control: Arc<Control>,
 }
@@ -235,21 +232,12 @@ impl Channel {
 
     /// Its memory.
     pub fn extents(&self) -> &[Extent] {
-        self.pages
-            .as_ref()
-            .map_or(&[], |pages| pages.granted.extents())
+        self.pages.extents()
     }
 
     /// Its event channel.
     pub fn event(&self) -> &EventChannel {
         &self.bell.0
-    }
-
-    fn list_gref(&self) -> Gref {
-        self.pages
-            .as_ref()
-            .map(|pages| pages.list.gref())
-            .unwrap_or_default()
     }
 
     /// Grants more pages and has the worker map them: the region's number and its memory.
@@ -258,13 +246,12 @@ impl Channel {
     /// [`ControlError`]; nothing is left then.
     pub fn add_region(&mut self, bytes: u64) -> Result<(u32, &[Extent]), ControlError> {
         let pages = pages_of(bytes);
-        let memory = Pages::grant(&*self.control.platform, self.control.peer, pages)?;
+        let (memory, list) = grant(&*self.control.platform, self.control.peer, pages)?;
         let region = self.next_region;
-        let list = memory.list.gref().0;
         self.control.ask(&Request::AddRegion(AddRegion {
             channel: self.number,
             region,
-            list,
+            list: list.gref().0,
             pages,
         }))?;
         self.next_region = region.checked_add(1).unwrap_or(1);
@@ -272,7 +259,7 @@ impl Channel {
         let extents = self
             .regions
             .last()
-            .map_or(&[][..], |(_, memory)| memory.granted.extents());
+            .map_or(&[][..], |(_, memory)| memory.extents());
         Ok((region, extents))
     }
 
@@ -313,8 +300,6 @@ impl Drop for Channel {
                 tracing::debug!(channel = self.number, %error, "channel closed without the backend")
             }
         }
-        self.regions.clear();
-        self.pages = None;
     }
 }
 

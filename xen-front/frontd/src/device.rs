@@ -227,6 +227,7 @@ impl Device {
             },
             FrontStep::Serve => {
                 self.show(State::Connected, &[])?;
+                self.say(device, None);
                 if let Some(control) = &self.control {
                     tracing::info!(%device, "connected");
                     self.clients.open(control.clone());
@@ -281,10 +282,21 @@ impl Device {
         tracing::error!(%device, "{reason}");
         self.rest.after(Duration::ZERO);
         self.control = None;
-        if let Err(error) = self.store.write(&device.frontend_error(), reason) {
-            tracing::debug!(%error, "the error could not be written to XenStore");
-        }
+        self.say(device, Some(reason));
         self.show(State::Closed, &[])
+    }
+
+    /// Says where people look for it what is wrong, or that nothing is.
+    fn say(&self, device: DeviceId, wrong: Option<&str>) {
+        let path = device.frontend_error();
+        let said = match wrong {
+            Some(reason) => self.store.write(&path, reason),
+            None => self.store.rm(&path),
+        };
+        // The log has it anyway; a domain may not be allowed the node.
+        if let Err(error) = said {
+            tracing::debug!(%error, "an error could not be written to XenStore");
+        }
     }
 
     fn show(&mut self, state: State, said: &[(&str, String)]) -> Result<(), Error> {
