@@ -8,6 +8,7 @@ use crate::driver::Driver;
 use crate::work::{Engine, Work};
 use cuda_abi::CuResult;
 use std::collections::{BTreeSet, HashMap};
+use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -244,13 +245,19 @@ impl Engines {
                 state = self.state();
             } else if let Some(pending) = state.pending.get_mut(&task) {
                 let sleepers = Arc::clone(pending.sleepers.get_or_insert_default());
-                state = sleepers.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = state.sleep(&sleepers);
             }
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> Locked<'_> {
+        Locked {
+            state: self.state.lock().unwrap_or_else(PoisonError::into_inner),
+            wakes: Wakes {
+                wakers: &self.wakers,
+                engines: 0,
+            },
+        }
     }
 
     /// Adds a task that starts after those in `after`. With `call`, an engine's thread is woken for
@@ -262,7 +269,7 @@ impl Engines {
     fn add(
         &self,
         driver: &'static Driver,
-        mut state: MutexGuard<'_, State>,
+        mut state: Locked<'_>,
         context: &Arc<Context>,
         lane: Lane,
         work: Work,
@@ -314,7 +321,7 @@ impl Engines {
     }
 
     /// Ends a task, and with it those that waited for it and take no time.
-    fn end(&self, driver: &Driver, state: &mut State, task: TaskId) {
+    fn end(&self, driver: &Driver, state: &mut Locked<'_>, task: TaskId) {
         let mut ending = vec![task];
         while let Some(id) = ending.pop() {
             let Some(mut task) = state.pending.remove(&id) else {
@@ -346,7 +353,7 @@ impl Engines {
     }
 
     /// Tells an engine's thread that there is work.
-    fn call(&self, state: &mut State, engine: usize) {
+    fn call(&self, state: &mut Locked<'_>, engine: usize) {
         if state.engines[engine].busy {
             return; // whoever runs it looks again
         }
@@ -354,7 +361,7 @@ impl Engines {
         waker.calls.fetch_add(1, Ordering::Release);
         if state.engines[engine].asleep {
             state.engines[engine].asleep = false;
-            waker.sleep.notify_one();
+            state.wakes.engines |= 1 << engine;
         }
     }
 
@@ -362,10 +369,10 @@ impl Engines {
     fn run<'a>(
         &'a self,
         driver: &'static Driver,
-        mut state: MutexGuard<'a, State>,
+        mut state: Locked<'a>,
         engine: usize,
         id: TaskId,
-    ) -> MutexGuard<'a, State> {
+    ) -> Locked<'a> {
         state.engines[engine].ready.remove(&id);
         state.engines[engine].busy = true;
         let started = state
@@ -429,11 +436,59 @@ impl Engines {
             if waker.calls.load(Ordering::Acquire) == calls {
                 state.engines[engine].asleep = true;
                 while state.engines[engine].asleep {
-                    state = waker
-                        .sleep
-                        .wait(state)
-                        .unwrap_or_else(PoisonError::into_inner);
+                    state = state.sleep(&waker.sleep);
                 }
+            }
+        }
+    }
+}
+
+/// The locked state, and which engines' threads to wake when it is unlocked: woken before, they would
+/// only wait for the lock. (The fields' order is that of their drops.)
+struct Locked<'a> {
+    state: MutexGuard<'a, State>,
+    wakes: Wakes<'a>,
+}
+
+impl<'a> Locked<'a> {
+    /// Unlocks until the condition is notified.
+    fn sleep(self, condition: &Condvar) -> Locked<'a> {
+        let Locked { state, wakes } = self;
+        let wakers = wakes.wakers;
+        drop(wakes);
+        Locked {
+            state: condition
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner),
+            wakes: Wakes { wakers, engines: 0 },
+        }
+    }
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+/// Engines' threads to wake, a bit each: 16 devices have 48.
+struct Wakes<'a> {
+    wakers: &'a [Waker],
+    engines: u64,
+}
+
+impl Drop for Wakes<'_> {
+    fn drop(&mut self) {
+        for (engine, waker) in self.wakers.iter().enumerate() {
+            if self.engines >> engine & 1 == 1 {
+                waker.sleep.notify_one();
             }
         }
     }
