@@ -9,6 +9,9 @@ use vgpu_protocol::keys::{DeviceId, remove_device, retire_device};
 use vgpu_protocol::xenbus::State;
 use xen::DomId;
 
+/// How long a backend that has closed a device has to remove it itself, before we do.
+const REMOVAL: Duration = Duration::from_secs(1);
+
 /// See the module. The ends have `wait` to close the device; without, they are not asked.
 pub fn run(
     context: &Context,
@@ -38,20 +41,30 @@ pub fn run(
     }
     // One, unless a backend's domain left its half of an earlier device.
     for device in ours {
-        if let Some(wait) = wait
-            && retire_device(&context.store, device)?
-        {
-            let closed = |ends: Ends| matches!(ends.backend, None | Some(State::Closed));
-            let ends = device::wait(context, device, wait, closed)?;
-            if !closed(ends) {
-                let seconds = wait.as_secs();
-                note(format_args!(
-                    "{device} did not close within {seconds} s ({ends}); it is removed all the same"
-                ));
-            }
+        if let Some(wait) = wait {
+            close(context, device, wait)?;
         }
         remove_device(&context.store, device)?;
         print(format_args!("{device} is detached from {label}"))?;
+    }
+    Ok(())
+}
+
+/// Asks the ends to close the device, and waits until they have.
+fn close(context: &Context, device: DeviceId, wait: Duration) -> Result<(), Failure> {
+    if !retire_device(&context.store, device)? {
+        return Ok(());
+    }
+    let removed = |ends: Ends| ends.backend.is_none();
+    let closed = |ends: Ends| removed(ends) || ends.backend == Some(State::Closed);
+    let ends = device::wait(context, device, wait, closed)?;
+    if closed(ends) {
+        device::wait(context, device, REMOVAL, removed)?;
+    } else {
+        let seconds = wait.as_secs();
+        note(format_args!(
+            "{device} did not close within {seconds} s ({ends}); it is removed all the same"
+        ));
     }
     Ok(())
 }

@@ -407,6 +407,25 @@ fn a_device_whose_backend_hangs_is_removed() {
 }
 
 #[test]
+fn a_device_that_its_backend_leaves_closed_is_removed() {
+    let machine = Machine::start();
+    let domid = machine.toolstack.create("db").unwrap();
+    let device = device(domid);
+    machine.xl(&["attach", "db", "--wait", "0"]);
+    let closing = End::start(device, machine.store_of(DomId(0)), |device, store| {
+        let dir = device.backend_dir();
+        if state(store, &dir)? == State::Closing {
+            publish(store, &dir, &[], State::Closed)?;
+        }
+        Ok(())
+    });
+    let ran = machine.xl(&["detach", "db"]);
+    assert_eq!((ran.status, ran.err.as_str()), (0, ""), "{ran:?}");
+    drop(closing);
+    assert_eq!(machine.nodes_left(), Vec::<String>::new());
+}
+
+#[test]
 fn what_a_guest_wrote_is_not_followed() {
     let machine = Machine::start();
     let domid = machine.toolstack.create("db").unwrap();
