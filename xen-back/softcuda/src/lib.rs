@@ -4,6 +4,16 @@
 //! `engine` decides when work runs and `work` carries it out; `context`, `stream`, `event` and `module`
 //! are what a program's handles mean, and `api` is the driver's C functions over them. Programs reach it
 //! through the exported symbols only.
+//!
+//! cuInit reads these variables, once; a value that makes no sense fails it with
+//! `CUDA_ERROR_SYSTEM_NOT_READY` and a line on standard error.
+//!
+//! | variable | meaning | default |
+//! |---|---|---|
+//! | `SOFTCUDA_MEMORY` | memory of each device, in bytes or with K, M, G, T (powers of 1024), from 1M to 4T | a quarter of the machine's |
+//! | `SOFTCUDA_DEVICES` | number of devices, from 1 to 16 | 1 |
+//! | `CUDA_VISIBLE_DEVICES` | the devices that the program sees, by ordinal or UUID (`GPU-…`), as with NVIDIA's driver | all |
+//! | `SOFTCUDA_LOG` | what is written to standard error, as a `tracing` filter: `error` shows why a module or a kernel failed | nothing |
 
 #[allow(
     non_snake_case,
@@ -11,6 +21,7 @@
     reason = "the functions have C's names and CUDA's contracts; cuda-abi documents each"
 )]
 mod api;
+mod compile;
 mod context;
 mod device;
 mod driver;

@@ -2,11 +2,18 @@
 //! other between its barriers. A kernel's mistakes (addresses, barriers, traps) end its launch with a
 //! [`Fault`]; they must never end or hang the process, and no memory outside the launch's is touched.
 
+mod block;
+mod code;
+pub(crate) mod context;
 mod fault;
+pub(crate) mod helpers;
+mod pool;
 mod program;
+pub(crate) mod soft;
 
 pub use crate::ptx::{PtxError, PtxErrorKind};
 pub use fault::{Fault, Place};
+pub(crate) use pool::workers;
 pub use program::Program;
 
 /// Bytes per entry of a [`MemoryView`]'s table.

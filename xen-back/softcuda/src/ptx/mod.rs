@@ -2,6 +2,11 @@
 //! Any byte string gives a tree or an error; nothing here may panic, and nothing here knows what an
 //! instruction does: that is `compile`'s business.
 
+pub mod ast;
 mod error;
+mod expression;
+mod lex;
+mod parse;
 
 pub use error::{PtxError, PtxErrorKind};
+pub use parse::parse;

@@ -1,0 +1,728 @@
+//! What must be known of a function before code is made for it: its basic blocks, what each instruction
+//! reads and writes, which registers outlive the points where a thread waits, and which of them need no
+//! saving because they are computed anew. Pure functions of the syntax tree.
+
+use std::ops::Range;
+
+use crate::ptx::ast::{Base, Body, Instruction, Operand, Reg, Space, Symbol, Type};
+
+/// How an instruction ends its basic block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// It does not.
+    No,
+    /// It goes elsewhere: `bra`, `brx`.
+    Branch,
+    /// The thread or function ends: `ret`, `exit`, `trap`.
+    Leave,
+    /// The thread may wait here.
+    Wait,
+}
+
+/// Whether the instruction is a barrier or warp instruction at which a thread waits for others.
+pub(super) fn waits(instruction: &Instruction<'_>) -> bool {
+    match instruction.opcode {
+        "bar" | "barrier" => !instruction.modifiers.contains(&"arrive"),
+        "shfl" | "vote" | "match" | "redux" | "elect" | "activemask" => true,
+        _ => false,
+    }
+}
+
+pub(super) fn end(instruction: &Instruction<'_>, call_waits: bool) -> End {
+    match instruction.opcode {
+        "bra" | "brx" => End::Branch,
+        "ret" | "exit" | "trap" => End::Leave,
+        "call" if call_waits => End::Wait,
+        _ if waits(instruction) => End::Wait,
+        _ => End::No,
+    }
+}
+
+/// Whether the first operand is a destination.
+fn has_destination(instruction: &Instruction<'_>) -> bool {
+    match instruction.opcode {
+        "st" | "red" | "bra" | "brx" | "ret" | "exit" | "trap" | "brkpt" | "membar" | "fence"
+        | "prefetch" | "prefetchu" | "discard" | "applypriority" | "nanosleep" | "pmevent"
+        | "sust" | "sured" | "cp" => false,
+        "bar" | "barrier" => instruction.modifiers.contains(&"red"),
+        "call" => matches!(
+            (instruction.operands.first(), instruction.operands.get(1)),
+            (Some(Operand::List(_)), Some(_))
+        ),
+        _ => true,
+    }
+}
+
+/// Calls `visit(register, is it written)` for every register of the instruction, reads first.
+pub(super) fn registers(instruction: &Instruction<'_>, mut visit: impl FnMut(Reg, bool)) {
+    fn walk(operand: &Operand, written: bool, visit: &mut dyn FnMut(Reg, bool)) {
+        match operand {
+            Operand::Reg(reg) => visit(*reg, written),
+            Operand::Not(reg) | Operand::Address(Base::Reg(reg), _) => visit(*reg, false),
+            Operand::Pair(first, second) => {
+                for reg in [first, second].into_iter().flatten() {
+                    visit(*reg, written);
+                }
+            }
+            Operand::Vector(parts) | Operand::List(parts) => {
+                for part in parts {
+                    walk(part, written, visit);
+                }
+            }
+            Operand::Indexed(parts) => {
+                for part in parts {
+                    walk(part, false, visit);
+                }
+            }
+            _ => {}
+        }
+    }
+    let destinations = usize::from(has_destination(instruction));
+    if let Some(guard) = instruction.guard {
+        visit(guard.reg, false);
+    }
+    for operand in instruction.operands.iter().skip(destinations) {
+        walk(operand, false, &mut visit);
+    }
+    for operand in instruction.operands.iter().take(destinations) {
+        // A guarded write may leave the old value: it reads it.
+        if instruction.guard.is_some() {
+            walk(operand, false, &mut visit);
+        }
+        walk(operand, true, &mut visit);
+    }
+}
+
+/// The basic blocks of a body. The block after the last stands for the body's end.
+#[derive(Debug, Default)]
+pub(super) struct Flow {
+    /// Instructions of each block.
+    pub blocks: Vec<Range<usize>>,
+    /// Per instruction, and for the end, the block it stands in.
+    pub block_of: Vec<usize>,
+    /// Blocks that may follow each block.
+    pub successors: Vec<Vec<usize>>,
+}
+
+impl Flow {
+    pub(super) fn new(body: &Body<'_>, call_waits: impl Fn(&Instruction<'_>) -> bool) -> Self {
+        let length = body.code.len();
+        let mut leads = vec![false; length + 1];
+        for &target in &body.targets {
+            if let Some(lead) = leads.get_mut(target as usize) {
+                *lead = true;
+            }
+        }
+        let ends: Vec<End> = body
+            .code
+            .iter()
+            .map(|instruction| end(instruction, call_waits(instruction)))
+            .collect();
+        for (index, end) in ends.iter().enumerate() {
+            if *end != End::No {
+                leads[index + 1] = true;
+            }
+        }
+        let mut flow = Self::default();
+        let mut start = 0;
+        for index in 0..length {
+            flow.block_of.push(flow.blocks.len());
+            if leads[index + 1] || index + 1 == length {
+                flow.blocks.push(start..index + 1);
+                start = index + 1;
+            }
+        }
+        flow.block_of.push(flow.blocks.len());
+        for block in &flow.blocks {
+            let last = block.end - 1;
+            let (instruction, next) = (&body.code[last], flow.block_of[block.end]);
+            let mut successors = Vec::new();
+            match ends[last] {
+                End::No | End::Wait => successors.push(next),
+                End::Leave if instruction.guard.is_none() => {}
+                End::Leave => successors.push(next),
+                End::Branch => {
+                    let targets = branch_targets(body, instruction);
+                    successors.extend(targets.into_iter().map(|target| flow.block_of[target]));
+                    if instruction.guard.is_some() {
+                        successors.push(next);
+                    }
+                }
+            }
+            flow.successors.push(successors);
+        }
+        flow
+    }
+}
+
+/// The instructions that a branch may lead to.
+pub(super) fn branch_targets(body: &Body<'_>, instruction: &Instruction<'_>) -> Vec<usize> {
+    let target = |operand: &Operand| match operand {
+        Operand::Label(mention) => body
+            .targets
+            .get(*mention as usize)
+            .map(|&target| target as usize),
+        _ => None,
+    };
+    let mut targets: Vec<usize> = instruction.operands.iter().filter_map(target).collect();
+    for operand in &instruction.operands {
+        if let Operand::Symbol(Symbol::Table(table), _) = operand {
+            targets.extend(
+                body.tables
+                    .get(*table as usize)
+                    .into_iter()
+                    .flatten()
+                    .filter_map(target),
+            );
+        }
+    }
+    targets
+}
+
+/// A set of registers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Registers(Vec<u64>);
+
+impl Registers {
+    pub(super) fn new(count: usize) -> Self {
+        Self(vec![0; count.div_ceil(64)])
+    }
+
+    pub(super) fn contains(&self, reg: Reg) -> bool {
+        self.0
+            .get(reg.0 as usize / 64)
+            .is_some_and(|word| word >> (reg.0 % 64) & 1 == 1)
+    }
+
+    pub(super) fn insert(&mut self, reg: Reg) {
+        if let Some(word) = self.0.get_mut(reg.0 as usize / 64) {
+            *word |= 1 << (reg.0 % 64);
+        }
+    }
+
+    fn remove(&mut self, reg: Reg) {
+        if let Some(word) = self.0.get_mut(reg.0 as usize / 64) {
+            *word &= !(1 << (reg.0 % 64));
+        }
+    }
+
+    /// Adds the others; whether that changed anything.
+    fn merge(&mut self, others: &Self) -> bool {
+        let mut changed = false;
+        for (word, other) in self.0.iter_mut().zip(&others.0) {
+            changed |= *word | other != *word;
+            *word |= other;
+        }
+        changed
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Reg> {
+        self.0.iter().enumerate().flat_map(|(index, &word)| {
+            (0..64_u32)
+                .filter(move |bit| word >> bit & 1 == 1)
+                .map(move |bit| Reg(index as u32 * 64 + bit))
+        })
+    }
+}
+
+/// How a register's value gets past a point where its thread waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Passage {
+    /// It does not: nothing needs it there.
+    None,
+    /// It is computed anew from what the whole block shares, by this instruction.
+    Recomputed(usize),
+    /// It is written once in the text, and saved there.
+    SavedWhereWritten,
+    /// It is saved where the thread waits.
+    SavedWhereWaiting,
+}
+
+/// One point where a thread may wait.
+#[derive(Debug)]
+pub(super) struct Pause {
+    /// The instruction.
+    pub at: usize,
+    /// What is saved before it.
+    pub save: Vec<Reg>,
+    /// What is brought back after it.
+    pub restore: Vec<Reg>,
+}
+
+/// Everything about waiting in one function.
+#[derive(Debug, Default)]
+pub(super) struct Pauses {
+    pub passage: Vec<Passage>,
+    pub pauses: Vec<Pause>,
+    /// Registers read before they are written on some path from the function's start.
+    pub undefined: Vec<Reg>,
+}
+
+/// Solves `state[block] = transfer(block, merge of the neighbours)` for sets that only grow.
+fn solve(
+    flow: &Flow,
+    registers: usize,
+    backward: bool,
+    transfer: impl Fn(usize, &mut Registers),
+) -> Vec<Registers> {
+    let count = flow.blocks.len();
+    let mut result = vec![Registers::new(registers); count];
+    let mut inputs: Vec<Vec<usize>> = vec![Vec::new(); count];
+    for (block, successors) in flow.successors.iter().enumerate() {
+        for &successor in successors.iter().filter(|&&successor| successor < count) {
+            if backward {
+                inputs[block].push(successor)
+            } else {
+                inputs[successor].push(block)
+            }
+        }
+    }
+    loop {
+        let mut changed = false;
+        for step in 0..count {
+            let block = if backward { count - 1 - step } else { step };
+            let mut set = Registers::new(registers);
+            for &input in &inputs[block] {
+                set.merge(&result[input]);
+            }
+            transfer(block, &mut set);
+            changed |= result[block].merge(&set);
+        }
+        if !changed {
+            return result;
+        }
+    }
+}
+
+impl Pauses {
+    pub(super) fn new(body: &Body<'_>, flow: &Flow, is_kernel: bool, pauses_at: &[usize]) -> Self {
+        let count = body.registers.len();
+        let back_over = |range: Range<usize>, set: &mut Registers| {
+            for instruction in body.code[range].iter().rev() {
+                registers(instruction, |reg, written| {
+                    if written {
+                        set.remove(reg);
+                    }
+                });
+                registers(instruction, |reg, written| {
+                    if !written {
+                        set.insert(reg);
+                    }
+                });
+            }
+        };
+        let live_in = solve(flow, count, true, |block, set| {
+            back_over(flow.blocks[block].clone(), set)
+        });
+        let undefined = live_in
+            .first()
+            .map(|set| set.iter().collect())
+            .unwrap_or_default();
+        if pauses_at.is_empty() {
+            return Self {
+                passage: vec![Passage::None; count],
+                pauses: Vec::new(),
+                undefined,
+            };
+        }
+
+        // A pause ends its block: what is live after it is what its successors need.
+        let after = |at: usize| {
+            let mut set = Registers::new(count);
+            for &successor in &flow.successors[flow.block_of[at]] {
+                if let Some(live) = live_in.get(successor) {
+                    set.merge(live);
+                }
+            }
+            set
+        };
+        let mut crossing = Registers::new(count);
+        for &at in pauses_at {
+            let mut set = after(at);
+            // What the pause itself writes comes from its result, not from before it.
+            registers(&body.code[at], |reg, written| {
+                if written {
+                    set.remove(reg);
+                }
+            });
+            crossing.merge(&set);
+        }
+        let passage = passages(body, is_kernel, &crossing);
+
+        // Which of the registers saved where waiting may differ from their saved copy.
+        let late = |reg: Reg| passage[reg.0 as usize] == Passage::SavedWhereWaiting;
+        let is_pause = |index: usize| pauses_at.binary_search(&index).is_ok();
+        let forward = |range: Range<usize>, set: &mut Registers, stop: Option<usize>| {
+            for index in range {
+                if stop == Some(index) {
+                    return;
+                }
+                if is_pause(index) {
+                    *set = Registers::new(count);
+                }
+                registers(&body.code[index], |reg, written| {
+                    if written && late(reg) {
+                        set.insert(reg);
+                    }
+                });
+            }
+        };
+        let start = |block: usize, set: &mut Registers| {
+            if block == 0 {
+                // What the text leaves undefined, and a function's parameters in registers.
+                for reg in &undefined {
+                    set.insert(*reg);
+                }
+            }
+        };
+        let dirty_out = solve(flow, count, false, |block, set| {
+            start(block, set);
+            forward(flow.blocks[block].clone(), set, None);
+        });
+        let save_at = |at: usize| -> Vec<Reg> {
+            let block = flow.block_of[at];
+            let mut dirty = Registers::new(count);
+            for (input, successors) in flow.successors.iter().enumerate() {
+                if successors.contains(&block) {
+                    dirty.merge(&dirty_out[input]);
+                }
+            }
+            start(block, &mut dirty);
+            forward(flow.blocks[block].clone(), &mut dirty, Some(at));
+            let live = after(at);
+            dirty
+                .iter()
+                .filter(|&reg| late(reg) && live.contains(reg))
+                .collect()
+        };
+        let saves: Vec<Vec<Reg>> = pauses_at.iter().map(|&at| save_at(at)).collect();
+
+        // What is needed after a pause before the next: there, only what it reads and saves counts.
+        let needed_in = solve(flow, count, true, |block, set| {
+            let range = flow.blocks[block].clone();
+            let last = range.end - 1;
+            if let Ok(pause) = pauses_at.binary_search(&last) {
+                // A guarded pause may be stepped over: then what follows is needed as well.
+                if body.code[last].guard.is_none() {
+                    *set = Registers::new(count);
+                }
+                registers(&body.code[last], |reg, written| {
+                    if written {
+                        set.remove(reg);
+                    }
+                });
+                for &reg in &saves[pause] {
+                    set.insert(reg);
+                }
+                registers(&body.code[last], |reg, written| {
+                    if !written {
+                        set.insert(reg);
+                    }
+                });
+                back_over(range.start..last, set);
+            } else {
+                back_over(range, set);
+            }
+        });
+        let pauses = pauses_at
+            .iter()
+            .zip(saves)
+            .map(|(&at, save)| {
+                let mut needed = Registers::new(count);
+                for &successor in &flow.successors[flow.block_of[at]] {
+                    if let Some(set) = needed_in.get(successor) {
+                        needed.merge(set);
+                    }
+                }
+                registers(&body.code[at], |reg, written| {
+                    if written {
+                        needed.remove(reg);
+                    }
+                });
+                Pause {
+                    at,
+                    save,
+                    restore: needed.iter().collect(),
+                }
+            })
+            .collect();
+        Self {
+            passage,
+            pauses,
+            undefined,
+        }
+    }
+}
+
+/// Instructions that computing a register anew may take.
+const MAX_RECOMPUTED: u32 = 16;
+
+/// Decides for each register that crosses a pause how it does.
+fn passages(body: &Body<'_>, is_kernel: bool, crossing: &Registers) -> Vec<Passage> {
+    let count = body.registers.len();
+    let mut writes = vec![0_u32; count];
+    let mut written_at = vec![0_usize; count];
+    for (index, instruction) in body.code.iter().enumerate() {
+        registers(instruction, |reg, written| {
+            if written && let Some(count) = writes.get_mut(reg.0 as usize) {
+                // A guarded write counts twice: the register has two values.
+                *count = count.saturating_add(1 + u32::from(instruction.guard.is_some()));
+                written_at[reg.0 as usize] = index;
+            }
+        });
+    }
+    // Registers whose one value follows from what all threads of the block share, in few instructions.
+    let mut shared = vec![false; count];
+    let mut cost = vec![1_u32; count];
+    loop {
+        let mut changed = false;
+        for (index, instruction) in body.code.iter().enumerate() {
+            if let Some(Operand::Reg(reg)) = instruction.operands.first()
+                && !shared[reg.0 as usize]
+                && writes[reg.0 as usize] == 1
+                && written_at[reg.0 as usize] == index
+                && is_uniform(instruction, is_kernel, &shared)
+            {
+                let mut total = 1_u32;
+                registers(instruction, |operand, written| {
+                    if !written {
+                        total = total.saturating_add(cost[operand.0 as usize]);
+                    }
+                });
+                cost[reg.0 as usize] = total;
+                if total <= MAX_RECOMPUTED {
+                    shared[reg.0 as usize] = true;
+                    changed = true;
+                }
+            }
+        }
+        if !changed {
+            break;
+        }
+    }
+    (0..count)
+        .map(|index| {
+            let once = writes[index] == 1;
+            let at = written_at[index];
+            if once && (shared[index] || is_thread_place(&body.code[at])) {
+                Passage::Recomputed(at)
+            } else if !crossing.contains(Reg(index as u32)) {
+                Passage::None
+            } else if once {
+                Passage::SavedWhereWritten
+            } else {
+                Passage::SavedWhereWaiting
+            }
+        })
+        .collect()
+}
+
+/// `mov %r, %tid.x`: as cheap to read again as to restore.
+fn is_thread_place(instruction: &Instruction<'_>) -> bool {
+    matches!(
+        (instruction.opcode, instruction.guard, instruction.operands.as_slice()),
+        ("mov", None, [Operand::Reg(_), Operand::Special(name)]) if name.starts_with("%tid.")
+    )
+}
+
+/// A cheap instruction without effects whose operands all threads of the block share.
+fn is_uniform(instruction: &Instruction<'_>, is_kernel: bool, shared: &[bool]) -> bool {
+    if instruction.guard.is_some() {
+        return false;
+    }
+    let parameter = instruction.opcode == "ld"
+        && is_kernel
+        && instruction.modifiers.first() == Some(&"param")
+        && !instruction.modifiers.contains(&"volatile");
+    let pure = matches!(
+        instruction.opcode,
+        "mov"
+            | "cvta"
+            | "cvt"
+            | "add"
+            | "sub"
+            | "mul"
+            | "mad"
+            | "shl"
+            | "shr"
+            | "and"
+            | "or"
+            | "xor"
+            | "not"
+            | "neg"
+            | "setp"
+            | "selp"
+            | "min"
+            | "max"
+    ) && !instruction.modifiers.contains(&"cc")
+        && !instruction.modifiers.contains(&"f16");
+    if !parameter && !pure {
+        return false;
+    }
+    instruction
+        .operands
+        .iter()
+        .skip(1)
+        .all(|operand| match operand {
+            Operand::Reg(reg) | Operand::Not(reg) => shared.get(reg.0 as usize) == Some(&true),
+            Operand::Int(_) | Operand::Single(_) | Operand::Double(_) => true,
+            Operand::Symbol(Symbol::Variable(_), _) => true,
+            Operand::Address(Base::Symbol(Symbol::Param(_)), _) => parameter,
+            Operand::Special(name) => {
+                name.starts_with("%ctaid.")
+                    || name.starts_with("%ntid.")
+                    || name.starts_with("%nctaid.")
+            }
+            _ => false,
+        })
+}
+
+/// One check for several accesses of a block: they have the same base register with the same value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Group {
+    /// The access that is checked for all.
+    pub leader: usize,
+    /// Lowest offset.
+    pub low: i64,
+    /// Offset after the last byte.
+    pub high: i64,
+}
+
+/// The widest range that one check may cover in device memory; see `MemoryView::GUARD`.
+const GLOBAL_SPAN: i64 = 256;
+/// The widest range that one check may cover elsewhere.
+const LOCAL_SPAN: i64 = 1 << 16;
+
+/// Per instruction, the group of accesses that it is in.
+pub(super) fn groups(body: &Body<'_>, flow: &Flow) -> Vec<Option<Group>> {
+    let mut result: Vec<Option<Group>> = vec![None; body.code.len()];
+    let mut version = vec![0_u32; body.registers.len()];
+    for block in &flow.blocks {
+        let mut open: Vec<(AccessKey, Group)> = Vec::new();
+        let mut members: Vec<(usize, AccessKey)> = Vec::new();
+        for index in block.clone() {
+            let instruction = &body.code[index];
+            if let Some((key, offset)) = access(instruction, &version) {
+                let bytes = i64::from(key.bytes);
+                let span = if key.space == Space::Global {
+                    GLOBAL_SPAN
+                } else {
+                    LOCAL_SPAN
+                };
+                let found = open.iter_mut().find(|(other, group)| {
+                    *other == key
+                        && (offset - group.low) % i64::from(key.bytes) == 0
+                        && group.high.max(offset + bytes) - group.low.min(offset) <= span
+                });
+                match found {
+                    Some((_, group)) => {
+                        group.low = group.low.min(offset);
+                        group.high = group.high.max(offset + bytes);
+                        let leader = group.leader;
+                        members.push((index, AccessKey { leader, ..key }));
+                    }
+                    None => {
+                        // A full group of the same key no longer takes members.
+                        open.push((
+                            key,
+                            Group {
+                                leader: index,
+                                low: offset,
+                                high: offset + bytes,
+                            },
+                        ));
+                        members.push((
+                            index,
+                            AccessKey {
+                                leader: index,
+                                ..key
+                            },
+                        ));
+                    }
+                }
+            }
+            // After these the rest of the block may not run.
+            if matches!(instruction.opcode, "call" | "brkpt") {
+                settle(&mut result, &mut open, &mut members);
+            }
+            registers(instruction, |reg, written| {
+                if written && let Some(version) = version.get_mut(reg.0 as usize) {
+                    *version += 1;
+                }
+            });
+        }
+        settle(&mut result, &mut open, &mut members);
+    }
+    result
+}
+
+fn settle(
+    result: &mut [Option<Group>],
+    open: &mut Vec<(AccessKey, Group)>,
+    members: &mut Vec<(usize, AccessKey)>,
+) {
+    for (index, key) in members.drain(..) {
+        result[index] = open
+            .iter()
+            .map(|(_, group)| *group)
+            .find(|group| group.leader == key.leader);
+    }
+    open.clear();
+}
+
+/// What accesses of one group have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct AccessKey {
+    space: Space,
+    base: Reg,
+    version: u32,
+    bytes: u32,
+    /// Set once the group is known.
+    leader: usize,
+}
+
+/// The key and offset of a plain access through a register.
+fn access(instruction: &Instruction<'_>, version: &[u32]) -> Option<(AccessKey, i64)> {
+    if instruction.guard.is_some() || !matches!(instruction.opcode, "ld" | "st" | "atom" | "red") {
+        return None;
+    }
+    let space = instruction.modifiers.iter().find_map(|word| match *word {
+        "global" | "const" => Some(Space::Global),
+        "shared" | "shared::cta" => Some(Space::Shared),
+        "local" => Some(Space::Local),
+        _ => None,
+    })?;
+    let vector = instruction.modifiers.iter().find_map(|word| match *word {
+        "v2" => Some(2),
+        "v4" => Some(4),
+        "v8" => Some(8),
+        _ => None,
+    });
+    let ty = instruction
+        .modifiers
+        .last()
+        .and_then(|word| Type::named(word))?;
+    let (base, offset) = instruction
+        .operands
+        .iter()
+        .find_map(|operand| match operand {
+            Operand::Address(Base::Reg(base), offset) => Some((*base, *offset)),
+            _ => None,
+        })?;
+    // Beyond this a group's arithmetic could overflow.
+    if offset.unsigned_abs() > 1 << 30 {
+        return None;
+    }
+    let version = *version.get(base.0 as usize)?;
+    let bytes = ty.bytes() * vector.unwrap_or(1);
+    Some((
+        AccessKey {
+            space,
+            base,
+            version,
+            bytes,
+            leader: usize::MAX,
+        },
+        offset,
+    ))
+}

@@ -1,0 +1,738 @@
+//! Loads, stores, atomics and address conversions. Every access is checked before it happens: against
+//! the table of allocations in device memory, against their sizes in shared and local memory. Shared
+//! and local memory belong to the host thread that runs the block, so atomics on them are plain.
+
+use std::mem::offset_of;
+
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{
+    AtomicRmwOp, Block, BlockArg, InstBuilder, MemFlagsData, Type as Clif, Value, types,
+};
+
+use super::form::Form;
+use super::lower::{Lower, clif, int_of};
+use crate::exec::GRANULE;
+use crate::exec::context::{BlockContext, SiteKind};
+use crate::exec::helpers::Helper;
+use crate::ptx::PtxError;
+use crate::ptx::ast::{Base, Operand, Slot, Space, Symbol, Type};
+
+/// An address known to be good: a host address and what to add to it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    base: Value,
+    offset: i32,
+    flags: MemFlagsData,
+}
+
+/// How the modifiers of a memory instruction order it.
+struct Order {
+    /// volatile, relaxed, acquire, release: neither merged nor moved.
+    strong: bool,
+    vector: u32,
+    read_only: bool,
+}
+
+const SPACES: [(&str, Space); 8] = [
+    ("global", Space::Global),
+    ("const", Space::Const),
+    ("shared", Space::Shared),
+    ("shared::cta", Space::Shared),
+    ("local", Space::Local),
+    ("param", Space::Param),
+    ("param::entry", Space::Param),
+    ("param::func", Space::Param),
+];
+
+/// Takes cache hints, which change nothing here.
+fn take_hints(form: &Form<'_, '_>) {
+    for hint in ["ca", "cg", "cs", "lu", "cv", "wb", "wt"] {
+        form.take(hint);
+    }
+    for &word in &form.instruction.modifiers {
+        if word.starts_with("L1::") || word.starts_with("L2::") {
+            form.take(word);
+        }
+    }
+}
+
+fn take_order(form: &Form<'_, '_>) -> Order {
+    let mut strong = false;
+    for word in ["volatile", "relaxed", "acquire", "release", "mmio"] {
+        strong |= form.take(word);
+    }
+    form.take("weak");
+    for scope in ["cta", "cluster", "gpu", "sys"] {
+        form.take(scope);
+    }
+    take_hints(form);
+    form.take("unified");
+    let vector = form.one_of(&[("v2", 2), ("v4", 4), ("v8", 8)]).unwrap_or(1);
+    Order {
+        strong,
+        vector,
+        read_only: form.take("nc"),
+    }
+}
+
+impl Lower<'_, '_, '_> {
+    fn shift_right(&mut self, value: Value, by: i64) -> Value {
+        let by = self.imm(types::I64, by);
+        self.b.ins().ushr(value, by)
+    }
+
+    /// For a naturally aligned access the aligned part of an offset; a misaligned one gives a number
+    /// beyond every limit.
+    fn aligned(&mut self, offset: Value, align: u32) -> Value {
+        if align <= 1 {
+            return offset;
+        }
+        let by = self.imm(types::I64, i64::from(align.trailing_zeros()));
+        self.b.ins().rotr(offset, by)
+    }
+
+    /// Faults unless `bytes` from `offset` lie within a window of `limit` bytes.
+    fn check_window(
+        &mut self,
+        offset: Value,
+        bytes: i64,
+        align: u32,
+        limit: Value,
+        fault: (Value, Value),
+    ) {
+        let span = self.imm(types::I64, bytes);
+        let fits = self
+            .b
+            .ins()
+            .icmp(IntCC::UnsignedGreaterThanOrEqual, limit, span);
+        let last = self.b.ins().isub(limit, span);
+        let one = self.imm(types::I64, i64::from(align));
+        // Offsets below this, in units of the alignment, are good.
+        let end = self.b.ins().iadd(last, one);
+        let end = self.shift_right(end, i64::from(align.trailing_zeros()));
+        let zero = self.imm(types::I64, 0);
+        let end = self.b.ins().select(fits, end, zero);
+        let unit = self.aligned(offset, align);
+        let wrong = self
+            .b
+            .ins()
+            .icmp(IntCC::UnsignedGreaterThanOrEqual, unit, end);
+        self.fault_if(wrong, fault.0, fault.1);
+    }
+
+    /// Goes to `bad` unless `bytes` (at most a granule) from the address are in an allocation and
+    /// aligned; goes on in a new block otherwise.
+    fn check_device(
+        &mut self,
+        address: Value,
+        bytes: u32,
+        align: u32,
+        bad: Block,
+        bad_args: &[BlockArg],
+    ) {
+        let base = self.context_field(types::I64, offset_of!(BlockContext, memory_base));
+        let len = self.context_field(types::I64, offset_of!(BlockContext, memory_len));
+        let valid = self.context_field(types::I64, offset_of!(BlockContext, memory_valid));
+        let offset = self.b.ins().isub(address, base);
+        let unit = self.aligned(offset, align);
+        let units = self.shift_right(len, i64::from(align.trailing_zeros()));
+        let beyond = self
+            .b
+            .ins()
+            .icmp(IntCC::UnsignedGreaterThanOrEqual, unit, units);
+        let inside = self.b.create_block();
+        self.b.ins().brif(beyond, bad, bad_args, inside, &[]);
+        self.b.switch_to_block(inside);
+        let granule = self.shift_right(offset, i64::from(GRANULE.trailing_zeros()));
+        let entry = self.b.ins().iadd(valid, granule);
+        // Allocations change only between launches.
+        let count = self.b.ins().uload8(
+            types::I64,
+            MemFlagsData::trusted().with_readonly(),
+            entry,
+            0,
+        );
+        let mask = self.imm(types::I64, GRANULE as i64 - 1);
+        let within = self.b.ins().band(offset, mask);
+        let bytes = self.imm(types::I64, i64::from(bytes));
+        let end = self.b.ins().iadd(within, bytes);
+        let outside = self.b.ins().icmp(IntCC::UnsignedGreaterThan, end, count);
+        let fine = self.b.create_block();
+        self.b.ins().brif(outside, bad, bad_args, fine, &[]);
+        self.b.switch_to_block(fine);
+    }
+
+    /// A base and a constant as one address.
+    fn plus(&mut self, base: Value, offset: i64) -> Value {
+        if offset == 0 {
+            return base;
+        }
+        let offset = self.imm(types::I64, offset);
+        self.b.ins().iadd(base, offset)
+    }
+
+    fn place(&mut self, base: Value, offset: i64, flags: MemFlagsData) -> Place {
+        match i32::try_from(offset) {
+            Ok(offset) if offset < i32::MAX - 256 => Place {
+                base,
+                offset,
+                flags,
+            },
+            _ => Place {
+                base: self.plus(base, offset),
+                offset: 0,
+                flags,
+            },
+        }
+    }
+
+    /// Checks an access of `bytes` bytes, naturally aligned, and says where it happens.
+    pub(super) fn access(
+        &mut self,
+        form: &Form<'_, '_>,
+        operand: &Operand,
+        space: Space,
+        bytes: u32,
+    ) -> Result<Place, PtxError> {
+        let Operand::Address(base, offset) = *operand else {
+            return Err(form.invalid("an address in brackets is needed"));
+        };
+        if offset.unsigned_abs() > 1 << 40 {
+            return Err(form.invalid("the offset is too large"));
+        }
+        if space == Space::Param {
+            return self.param_place(form, base, offset, bytes);
+        }
+        // A variable's name tells its space.
+        let space = match (space, base) {
+            (Space::Generic, Base::Symbol(Symbol::Variable(variable))) => self
+                .layout
+                .module
+                .variables
+                .get(variable as usize)
+                .map_or(space, |variable| variable.space),
+            (Space::Generic, Base::Symbol(Symbol::Local(_))) => Space::Local,
+            _ => space,
+        };
+        let line = form.instruction.line;
+        let group = self
+            .groups
+            .get(self.at)
+            .copied()
+            .flatten()
+            .filter(|_| base != Base::None);
+        let checks = self.check_needed(base, offset, space, bytes)
+            && group.is_none_or(|group| group.leader == self.at);
+        let (low, high) = group.map_or((offset, offset + i64::from(bytes)), |group| {
+            (group.low, group.high)
+        });
+        let base = self.base(base)?;
+        let device = self.device_flags();
+        match space {
+            Space::Shared | Space::Local => {
+                let (start, limit) = if space == Space::Shared {
+                    (
+                        self.context_field(types::I64, offset_of!(BlockContext, shared)),
+                        self.context_field(types::I64, offset_of!(BlockContext, shared_bytes)),
+                    )
+                } else {
+                    (
+                        self.thread,
+                        self.context_field(types::I64, offset_of!(BlockContext, thread_bytes)),
+                    )
+                };
+                if checks {
+                    let first = self.plus(base, low);
+                    let kind = SiteKind::Access {
+                        space: space.name(),
+                        bytes: (high - low) as u32,
+                        align: bytes,
+                    };
+                    let site = self.site(line, kind);
+                    self.check_window(first, high - low, bytes, limit, (first, site));
+                }
+                let host = self.b.ins().iadd(start, base);
+                Ok(self.place(host, offset, device))
+            }
+            Space::Generic => {
+                let address = self.plus(base, offset);
+                let (other, fine) = (self.b.create_block(), self.b.create_block());
+                self.b.set_cold_block(other);
+                self.check_device(address, bytes, bytes, other, &[]);
+                self.b.ins().jump(fine, &[]);
+                self.b.switch_to_block(other);
+                let size = self.imm(types::I64, i64::from(bytes));
+                let good = self.helper(
+                    Helper::CheckGeneric,
+                    &[self.context, self.thread, address, size],
+                    types::I32,
+                );
+                let bad = self.b.ins().icmp_imm_u(IntCC::Equal, good, 0);
+                let kind = SiteKind::Access {
+                    space: space.name(),
+                    bytes,
+                    align: bytes,
+                };
+                let site = self.site(line, kind);
+                let args = [BlockArg::Value(address), BlockArg::Value(site)];
+                let fault = self.fault;
+                self.b.ins().brif(bad, fault, &args, fine, &[]);
+                self.b.switch_to_block(fine);
+                Ok(self.place(base, offset, device))
+            }
+            _ => {
+                if checks {
+                    let fault = self.fault;
+                    let last = high - i64::from(bytes);
+                    let kind = SiteKind::Access {
+                        space: space.name(),
+                        bytes,
+                        align: bytes,
+                    };
+                    let site = self.site(line, kind);
+                    for at in if last == low {
+                        vec![low]
+                    } else {
+                        vec![low, last]
+                    } {
+                        let address = self.plus(base, at);
+                        let args = [BlockArg::Value(address), BlockArg::Value(site)];
+                        self.check_device(address, bytes, bytes, fault, &args);
+                    }
+                }
+                Ok(self.place(base, offset, device))
+            }
+        }
+    }
+
+    /// Whether an access must be checked when the program runs: not where it is within a named variable.
+    fn check_needed(&self, base: Base, offset: i64, space: Space, bytes: u32) -> bool {
+        let Base::Symbol(symbol) = base else {
+            return true;
+        };
+        let (own, size, align) = match symbol {
+            Symbol::Variable(variable) => match self.layout.module.variables.get(variable as usize)
+            {
+                Some(variable) => (variable.space, variable.bytes, variable.align),
+                None => return true,
+            },
+            Symbol::Local(local) => match self.body.locals.get(local as usize) {
+                Some(slot) => (Space::Local, u64::from(slot.bytes), u64::from(slot.align)),
+                None => return true,
+            },
+            _ => return true,
+        };
+        let within = u64::try_from(offset).is_ok_and(|offset| offset + u64::from(bytes) <= size);
+        !(own == space && within && offset % i64::from(bytes) == 0 && align % u64::from(bytes) == 0)
+    }
+
+    /// A place in parameter space. Its bounds are known, so a wrong one is the text's mistake.
+    fn param_place(
+        &mut self,
+        form: &Form<'_, '_>,
+        base: Base,
+        offset: i64,
+        bytes: u32,
+    ) -> Result<Place, PtxError> {
+        let frame = self.frame_layout;
+        let prototype = &self.function.prototype;
+        let constant = self.constant_flags();
+        let kernel = self.function.is_kernel;
+        let (slot, at): (Option<&Slot>, Option<u32>) = match base {
+            Base::Symbol(Symbol::Param(index)) => (
+                prototype.params.get(index as usize),
+                frame.params.get(index as usize).copied(),
+            ),
+            Base::Symbol(Symbol::Return(index)) => (
+                prototype.returns.get(index as usize),
+                frame.returns.get(index as usize).copied(),
+            ),
+            Base::Symbol(Symbol::Local(index)) => (
+                self.body.locals.get(index as usize),
+                frame.locals.get(index as usize).copied(),
+            ),
+            Base::Reg(_) if kernel && form.instruction.opcode != "st" => {
+                // An address in parameter space that the kernel computed.
+                let params = self.context_field(types::I64, offset_of!(BlockContext, params));
+                let limit = self.context_field(types::I64, offset_of!(BlockContext, param_bytes));
+                let base = self.base(base)?;
+                let address = self.plus(base, offset);
+                let kind = SiteKind::Access {
+                    space: "param",
+                    bytes,
+                    align: bytes,
+                };
+                let site = self.site(form.instruction.line, kind);
+                self.check_window(address, i64::from(bytes), bytes, limit, (address, site));
+                let host = self.b.ins().iadd(params, address);
+                let flags = MemFlagsData::new().with_notrap().with_readonly();
+                return Ok(Place {
+                    base: host,
+                    offset: 0,
+                    flags,
+                });
+            }
+            _ => return Err(form.unsupported("computed addresses in parameter space here")),
+        };
+        let (Some(slot), Some(at)) = (slot, at) else {
+            return Err(form.invalid("an unknown parameter"));
+        };
+        let fits = u64::try_from(offset)
+            .is_ok_and(|offset| offset + u64::from(bytes) <= u64::from(slot.bytes));
+        if !fits {
+            return Err(form.invalid(&format!(
+                "the access is outside {}, of {} bytes",
+                slot.name, slot.bytes
+            )));
+        }
+        let at = at as i32 + offset as i32;
+        if kernel && matches!(base, Base::Symbol(Symbol::Param(_))) {
+            if form.instruction.opcode == "st" {
+                return Err(form.invalid("a kernel's parameters are constant"));
+            }
+            let params = self.context_field(types::I64, offset_of!(BlockContext, params));
+            return Ok(Place {
+                base: params,
+                offset: at,
+                flags: constant,
+            });
+        }
+        // The text may place a wide access where the declaration promises less alignment.
+        let flags = MemFlagsData::new()
+            .with_notrap()
+            .with_alias_region(self.private_flags().alias_region());
+        Ok(Place {
+            base: self.frame,
+            offset: at,
+            flags,
+        })
+    }
+
+    /// A load of one element.
+    fn load_from(&mut self, place: Place, ty: Clif, strong: bool) -> Value {
+        if strong {
+            let address = self.plus(place.base, i64::from(place.offset));
+            let value = self.b.ins().atomic_load(int_of(ty), place.flags, address);
+            return self.cast(value, ty);
+        }
+        self.b.ins().load(ty, place.flags, place.base, place.offset)
+    }
+
+    pub(super) fn load(&mut self, form: &Form<'_, '_>) -> Result<(), PtxError> {
+        let space = form.one_of(&SPACES).unwrap_or(Space::Generic);
+        let order = take_order(form);
+        let ty = form.ty()?;
+        form.finish()?;
+        let [to, address, ..] = form.instruction.operands.as_slice() else {
+            return Err(form.invalid("a destination and an address are needed"));
+        };
+        check_type(form, ty, order.vector)?;
+        let mut place = self.access(form, address, space, ty.bytes() * order.vector)?;
+        if order.read_only || space == Space::Const {
+            place.flags.set_readonly();
+        }
+        let strong = order.strong && !matches!(space, Space::Shared | Space::Local | Space::Param);
+        let parts = parts(form, to, order.vector)?;
+        let mut values = Vec::new();
+        for index in 0..order.vector {
+            let element = Place {
+                offset: place.offset + (index * ty.bytes()) as i32,
+                ..place
+            };
+            values.push(self.load_from(element, clif(ty), strong));
+        }
+        for (part, value) in parts.iter().zip(values) {
+            self.write_wide(part, ty, value)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn store(&mut self, form: &Form<'_, '_>) -> Result<(), PtxError> {
+        let space = form.one_of(&SPACES).unwrap_or(Space::Generic);
+        let order = take_order(form);
+        let ty = form.ty()?;
+        form.finish()?;
+        let [address, from, ..] = form.instruction.operands.as_slice() else {
+            return Err(form.invalid("an address and a value are needed"));
+        };
+        check_type(form, ty, order.vector)?;
+        if space == Space::Const {
+            return Err(form.invalid("constant memory cannot be written"));
+        }
+        let mut values = Vec::new();
+        for part in parts(form, from, order.vector)? {
+            values.push(self.read_narrow(part, ty)?);
+        }
+        let place = self.access(form, address, space, ty.bytes() * order.vector)?;
+        let strong = order.strong && !matches!(space, Space::Shared | Space::Local | Space::Param);
+        for (index, value) in values.into_iter().enumerate() {
+            let offset = place.offset + index as i32 * ty.bytes() as i32;
+            if strong {
+                let address = self.plus(place.base, i64::from(offset));
+                let value = self.cast(value, int_of(clif(ty)));
+                self.b.ins().atomic_store(place.flags, value, address);
+            } else {
+                self.b.ins().store(place.flags, value, place.base, offset);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn atomic(&mut self, form: &Form<'_, '_>) -> Result<(), PtxError> {
+        for word in [
+            "relaxed", "acquire", "release", "acq_rel", "cta", "cluster", "gpu", "sys",
+        ] {
+            form.take(word);
+        }
+        take_hints(form);
+        let space = form.one_of(&SPACES).unwrap_or(Space::Generic);
+        const OPERATIONS: [&str; 10] = [
+            "add", "and", "or", "xor", "min", "max", "exch", "cas", "inc", "dec",
+        ];
+        let operation = OPERATIONS.into_iter().find(|word| form.take(word));
+        let operation = operation.ok_or_else(|| form.unsupported("this operation"))?;
+        let ty = form.ty()?;
+        form.finish()?;
+        let no_result = Operand::Sink;
+        let operands = form.instruction.operands.as_slice();
+        let (to, operands) = match operands {
+            [to, rest @ ..] if form.instruction.opcode == "atom" => (to, rest),
+            _ => (&no_result, operands),
+        };
+        let [address, value, rest @ ..] = operands else {
+            return Err(form.invalid("an address and a value are needed"));
+        };
+        let supported = match operation {
+            "cas" | "exch" => matches!(ty.bytes(), 4 | 8) || operation == "cas" && ty == Type::B16,
+            "and" | "or" | "xor" => matches!(ty, Type::B32 | Type::B64),
+            "min" | "max" => ty.is_integer() && ty.bytes() >= 4,
+            "inc" | "dec" => ty == Type::U32,
+            _ => matches!(
+                ty,
+                Type::U32 | Type::S32 | Type::U64 | Type::S64 | Type::F32 | Type::F64
+            ),
+        };
+        if !supported || matches!(space, Space::Const | Space::Param | Space::Local) {
+            return Err(form.unsupported("this combination of operation, type and space"));
+        }
+        let value = self.read(value, ty)?;
+        let swap = match (operation, rest) {
+            ("cas", [swap, ..]) => Some(self.read(swap, ty)?),
+            ("cas", _) => return Err(form.invalid("a comparand and a value are needed")),
+            _ => None,
+        };
+        let place = self.access(form, address, space, ty.bytes())?;
+        let old = if space == Space::Shared {
+            self.private_atomic(place, operation, ty, value, swap)
+        } else {
+            let address = self.plus(place.base, i64::from(place.offset));
+            self.device_atomic(address, place.flags, operation, ty, value, swap)
+        };
+        self.write(to, ty, old)
+    }
+
+    /// On memory that only this host thread reaches.
+    fn private_atomic(
+        &mut self,
+        place: Place,
+        operation: &str,
+        ty: Type,
+        value: Value,
+        swap: Option<Value>,
+    ) -> Value {
+        let old = self
+            .b
+            .ins()
+            .load(clif(ty), place.flags, place.base, place.offset);
+        let new = match operation {
+            "add" if matches!(ty, Type::F32 | Type::F64) => self.b.ins().fadd(old, value),
+            "add" => self.b.ins().iadd(old, value),
+            "and" => self.b.ins().band(old, value),
+            "or" => self.b.ins().bor(old, value),
+            "xor" => self.b.ins().bxor(old, value),
+            "min" if ty.is_signed() => self.b.ins().smin(old, value),
+            "min" => self.b.ins().umin(old, value),
+            "max" if ty.is_signed() => self.b.ins().smax(old, value),
+            "max" => self.b.ins().umax(old, value),
+            "cas" => {
+                // Comparison is of bits, also for floats (`.b32` may be read into any register).
+                let (a, b) = (
+                    self.cast(old, int_of(clif(ty))),
+                    self.cast(value, int_of(clif(ty))),
+                );
+                let same = self.b.ins().icmp(IntCC::Equal, a, b);
+                self.b.ins().select(same, swap.unwrap_or(old), old)
+            }
+            "inc" => {
+                let one = self.imm(types::I32, 1);
+                let more = self.b.ins().iadd(old, one);
+                let wraps = self
+                    .b
+                    .ins()
+                    .icmp(IntCC::UnsignedGreaterThanOrEqual, old, value);
+                let zero = self.imm(types::I32, 0);
+                self.b.ins().select(wraps, zero, more)
+            }
+            "dec" => {
+                let one = self.imm(types::I32, 1);
+                let less = self.b.ins().isub(old, one);
+                let above = self.b.ins().icmp(IntCC::UnsignedGreaterThan, old, value);
+                let zero = self.b.ins().icmp_imm_u(IntCC::Equal, old, 0);
+                let wraps = self.b.ins().bor(above, zero);
+                self.b.ins().select(wraps, value, less)
+            }
+            _ => value,
+        };
+        self.b
+            .ins()
+            .store(place.flags, new, place.base, place.offset);
+        old
+    }
+
+    /// On memory that other blocks reach at the same time.
+    fn device_atomic(
+        &mut self,
+        address: Value,
+        flags: MemFlagsData,
+        operation: &str,
+        ty: Type,
+        value: Value,
+        swap: Option<Value>,
+    ) -> Value {
+        let int = int_of(clif(ty));
+        let operation = match operation {
+            "add" if ty == Type::F32 => {
+                return self.helper(Helper::AddF32, &[address, value], types::F32);
+            }
+            "add" if ty == Type::F64 => {
+                return self.helper(Helper::AddF64, &[address, value], types::F64);
+            }
+            "inc" => return self.helper(Helper::Inc, &[address, value], types::I32),
+            "dec" => return self.helper(Helper::Dec, &[address, value], types::I32),
+            "cas" => {
+                let (value, swap) = (self.cast(value, int), self.cast(swap.unwrap_or(value), int));
+                return self.b.ins().atomic_cas(flags, address, value, swap);
+            }
+            "add" => AtomicRmwOp::Add,
+            "and" => AtomicRmwOp::And,
+            "or" => AtomicRmwOp::Or,
+            "xor" => AtomicRmwOp::Xor,
+            "min" if ty.is_signed() => AtomicRmwOp::Smin,
+            "min" => AtomicRmwOp::Umin,
+            "max" if ty.is_signed() => AtomicRmwOp::Smax,
+            "max" => AtomicRmwOp::Umax,
+            _ => AtomicRmwOp::Xchg,
+        };
+        let value = self.cast(value, int);
+        self.b
+            .ins()
+            .atomic_rmw(int, flags, operation, address, value)
+    }
+
+    pub(super) fn memory_other(&mut self, form: &Form<'_, '_>) -> Result<(), PtxError> {
+        match form.instruction.opcode {
+            "cvta" => self.convert_address(form),
+            "isspacep" => self.is_in_space(form),
+            "membar" | "fence" => {
+                // Threads of a block share a host thread: only wider scopes need the hardware's fence.
+                if !form.take("cta") {
+                    self.b.ins().fence();
+                }
+                Ok(())
+            }
+            // Hints.
+            _ => Ok(()),
+        }
+    }
+
+    /// Where a space begins among generic addresses, and its bytes; device memory is where it is.
+    fn window(&mut self, space: Space) -> Option<(Value, Value)> {
+        let (start, bytes) = match space {
+            Space::Shared => (
+                offset_of!(BlockContext, shared),
+                offset_of!(BlockContext, shared_bytes),
+            ),
+            Space::Param => (
+                offset_of!(BlockContext, params),
+                offset_of!(BlockContext, param_bytes),
+            ),
+            Space::Local => {
+                let bytes = self.context_field(types::I64, offset_of!(BlockContext, thread_bytes));
+                return Some((self.thread, bytes));
+            }
+            _ => return None,
+        };
+        Some((
+            self.context_field(types::I64, start),
+            self.context_field(types::I64, bytes),
+        ))
+    }
+
+    fn convert_address(&mut self, form: &Form<'_, '_>) -> Result<(), PtxError> {
+        let to_space = form.take("to");
+        let space = form
+            .one_of(&SPACES)
+            .ok_or_else(|| form.invalid("a space is missing"))?;
+        let ty = form.ty()?;
+        form.finish()?;
+        let [to, from] = form.instruction.operands.as_slice() else {
+            return Err(form.invalid("a destination and an address are needed"));
+        };
+        if ty != Type::U64 {
+            return Err(form.unsupported("addresses of another size than 64 bits"));
+        }
+        let address = self.read(from, ty)?;
+        let result = match self.window(space) {
+            None => address,
+            Some((start, _)) if to_space => self.b.ins().isub(address, start),
+            Some((start, _)) => self.b.ins().iadd(address, start),
+        };
+        self.write(to, ty, result)
+    }
+
+    fn is_in_space(&mut self, form: &Form<'_, '_>) -> Result<(), PtxError> {
+        let space = form
+            .one_of(&SPACES)
+            .ok_or_else(|| form.unsupported("this space"))?;
+        form.finish()?;
+        let [to, address] = form.instruction.operands.as_slice() else {
+            return Err(form.invalid("a destination and an address are needed"));
+        };
+        let address = self.read(address, Type::U64)?;
+        let (start, bytes) = match self.window(space) {
+            Some(window) => window,
+            // Constants lie in device memory here: they are global to this question.
+            None if space == Space::Global => (
+                self.context_field(types::I64, offset_of!(BlockContext, memory_base)),
+                self.context_field(types::I64, offset_of!(BlockContext, memory_len)),
+            ),
+            None => return Err(form.unsupported("this space")),
+        };
+        let offset = self.b.ins().isub(address, start);
+        let inside = self.b.ins().icmp(IntCC::UnsignedLessThan, offset, bytes);
+        self.write(to, Type::Pred, inside)
+    }
+}
+
+fn check_type(form: &Form<'_, '_>, ty: Type, vector: u32) -> Result<(), PtxError> {
+    if ty == Type::Pred || ty == Type::B128 || ty.bytes() * vector > 32 {
+        return Err(form.unsupported("this type or vector"));
+    }
+    Ok(())
+}
+
+/// The elements of a vector operand, or the one scalar.
+fn parts<'o>(
+    form: &Form<'_, '_>,
+    operand: &'o Operand,
+    vector: u32,
+) -> Result<&'o [Operand], PtxError> {
+    let parts = match operand {
+        Operand::Vector(parts) => parts.as_slice(),
+        scalar => std::slice::from_ref(scalar),
+    };
+    if parts.len() != vector as usize {
+        return Err(form.invalid("the vector has another number of elements"));
+    }
+    Ok(parts)
+}

@@ -1,0 +1,319 @@
+//! The syntax tree to machine code, with Cranelift. The code needs no relocation: it reaches everything
+//! through the block context, so that functions are compiled side by side and could be kept on disk.
+
+mod analysis;
+mod arithmetic;
+mod convert;
+mod form;
+mod layout;
+mod lower;
+mod memory;
+mod warp;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::{Function as ClifFunction, UserFuncName};
+use cranelift_codegen::isa::TargetIsa;
+use cranelift_codegen::settings::{self, Configurable};
+use cranelift_codegen::{CodegenError, Context};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+
+pub(crate) use form::Rounding;
+pub(crate) use layout::FRAME_ALIGN;
+use layout::Layout;
+use lower::Lower;
+
+use crate::exec::context::Site;
+use crate::ptx::PtxError;
+use crate::ptx::ast::Module;
+
+/// Bytes that entry points are aligned to: constants beside the code want no more.
+const CODE_ALIGN: usize = 64;
+/// Instructions of a module from which on compiling on several cores pays.
+const PARALLEL_FROM: usize = 400;
+
+/// A kernel as compiled.
+#[derive(Debug)]
+pub(crate) struct CompiledKernel {
+    /// Index of the function in the module.
+    pub function: usize,
+    /// Per variable of the module, its offset in shared memory.
+    pub shared: Vec<Option<u32>>,
+    pub shared_bytes: u32,
+    pub thread_bytes: u32,
+    pub local_bytes: u32,
+    pub param_bytes: u32,
+    pub params: Vec<u32>,
+    pub waits: bool,
+    /// Per point where a thread goes on, the line.
+    pub pause_lines: Vec<u32>,
+}
+
+/// A module as compiled.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    pub code: Vec<u8>,
+    /// Per function of the module, where its code starts; `None` for those only declared.
+    pub entries: Vec<Option<usize>>,
+    /// Per function, what can fault in it.
+    pub sites: Vec<Vec<Site>>,
+    pub kernels: Vec<CompiledKernel>,
+    /// Threads wait only at barrier 0, all of them.
+    pub simple_waits: bool,
+}
+
+/// The "address" of a device function.
+pub(crate) fn function_address(index: usize) -> u64 {
+    layout::FUNCTION_ADDRESS as u64 + 16 * index as u64
+}
+
+/// Of a fault's site number, the function and the place in its list.
+pub(crate) fn site_place(number: u32) -> (usize, usize) {
+    (
+        (number / layout::SITES_PER_FUNCTION) as usize,
+        (number % layout::SITES_PER_FUNCTION) as usize,
+    )
+}
+
+/// The host's instruction set.
+struct Target {
+    isa: Arc<dyn TargetIsa>,
+    has_fma: bool,
+    has_rounding: bool,
+}
+
+fn target() -> Result<&'static Target, PtxError> {
+    static TARGET: OnceLock<Result<Target, String>> = OnceLock::new();
+    let make = || -> Result<Target, String> {
+        let mut flags = settings::builder();
+        let mut set =
+            |name: &str, value: &str| flags.set(name, value).map_err(|error| error.to_string());
+        set("opt_level", "speed")?;
+        set(
+            "enable_verifier",
+            if cfg!(debug_assertions) {
+                "true"
+            } else {
+                "false"
+            },
+        )?;
+        set("unwind_info", "false")?;
+        // Large frames are touched page by page in line: a call would need a relocation.
+        set("enable_probestack", "true")?;
+        set("probestack_strategy", "inline")?;
+        set("enable_heap_access_spectre_mitigation", "false")?;
+        set("enable_table_access_spectre_mitigation", "false")?;
+        let flags = settings::Flags::new(flags);
+        let isa = cranelift_native::builder()?
+            .finish(flags)
+            .map_err(|error| error.to_string())?;
+        let has = |name: &str| {
+            isa.isa_flags()
+                .iter()
+                .any(|flag| flag.name == name && flag.as_bool() == Some(true))
+        };
+        let x86 = cfg!(target_arch = "x86_64");
+        let (has_fma, has_rounding) = (!x86 || has("has_fma"), !x86 || has("has_sse41"));
+        Ok(Target {
+            isa,
+            has_fma,
+            has_rounding,
+        })
+    };
+    TARGET.get_or_init(make).as_ref().map_err(|error| {
+        PtxError::unsupported(
+            1,
+            format!("code for this processor cannot be made: {error}"),
+        )
+    })
+}
+
+/// Compiles a module.
+pub(crate) fn compile(module: &Module<'_>) -> Result<Compiled, PtxError> {
+    let target = target()?;
+    let layout = Layout::new(module, target.has_fma, target.has_rounding)?;
+    let functions: Vec<usize> = (0..module.functions.len())
+        .filter(|&index| module.functions[index].body.is_some())
+        .collect();
+    let results: Vec<Mutex<Option<FunctionResult>>> =
+        functions.iter().map(|_| Mutex::new(None)).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut scratch = (Context::new(), FunctionBuilderContext::new());
+        while let Some(&index) = functions.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let result = compile_guarded(target, &layout, index, &mut scratch);
+            if let Some(slot) = functions
+                .iter()
+                .position(|&other| other == index)
+                .and_then(|at| results.get(at))
+            {
+                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+            }
+        }
+    };
+    let size: usize = module
+        .functions
+        .iter()
+        .filter_map(|function| function.body.as_ref())
+        .map(|body| body.code.len())
+        .sum();
+    let threads = if size < PARALLEL_FROM {
+        1
+    } else {
+        functions.len().min(crate::exec::workers() as usize)
+    };
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            // Where no thread can be had, this one does it all.
+            let _ = thread::Builder::new().spawn_scoped(scope, work);
+        }
+        work();
+    });
+
+    let mut compiled = Compiled {
+        code: Vec::new(),
+        entries: vec![None; module.functions.len()],
+        sites: vec![Vec::new(); module.functions.len()],
+        kernels: Vec::new(),
+        simple_waits: layout.simple_waits,
+    };
+    let mut first_error: Option<PtxError> = None;
+    for (&index, result) in functions.iter().zip(results) {
+        match result.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(Ok((code, sites))) => {
+                compiled
+                    .code
+                    .resize(compiled.code.len().next_multiple_of(CODE_ALIGN), 0);
+                compiled.entries[index] = Some(compiled.code.len());
+                compiled.code.extend_from_slice(&code);
+                compiled.sites[index] = sites;
+            }
+            Some(Err(error)) => {
+                if first_error
+                    .as_ref()
+                    .is_none_or(|first| error.line < first.line)
+                {
+                    first_error = Some(error);
+                }
+            }
+            None => {
+                return Err(internal(
+                    module.functions[index].line,
+                    "a function was not compiled",
+                ));
+            }
+        }
+    }
+    if let Some(error) = first_error {
+        return Err(error);
+    }
+    for (index, kernel) in layout.kernels.iter().enumerate() {
+        let (Some(kernel), Some(body)) = (kernel, &module.functions[index].body) else {
+            continue;
+        };
+        let known = &layout.functions[index];
+        compiled.kernels.push(CompiledKernel {
+            function: index,
+            shared: kernel.shared.clone(),
+            shared_bytes: kernel.shared_bytes,
+            thread_bytes: kernel.thread_bytes,
+            local_bytes: kernel.local_bytes,
+            param_bytes: known.frame.param_bytes,
+            params: known.frame.params.clone(),
+            waits: !known.pauses.pauses.is_empty(),
+            pause_lines: known
+                .pauses
+                .pauses
+                .iter()
+                .map(|pause| body.code[pause.at].line)
+                .collect(),
+        });
+    }
+    Ok(compiled)
+}
+
+type FunctionResult = Result<(Vec<u8>, Vec<Site>), PtxError>;
+
+fn internal(line: u32, what: &str) -> PtxError {
+    PtxError::unsupported(line, format!("{what} (an error of softcuda's)"))
+}
+
+/// Compiles one function. A panic in the code generator is the text's error, not the process's end.
+fn compile_guarded(
+    target: &Target,
+    layout: &Layout<'_>,
+    index: usize,
+    scratch: &mut (Context, FunctionBuilderContext),
+) -> FunctionResult {
+    let line = layout.module.functions[index].line;
+    catch_unwind(AssertUnwindSafe(|| {
+        compile_function(target, layout, index, scratch)
+    }))
+    .unwrap_or_else(|_| {
+        // What the panic left behind is not used again.
+        *scratch = (Context::new(), FunctionBuilderContext::new());
+        Err(internal(line, "the function made the code generator fail"))
+    })
+}
+
+fn compile_function(
+    target: &Target,
+    layout: &Layout<'_>,
+    index: usize,
+    (context, builder): &mut (Context, FunctionBuilderContext),
+) -> FunctionResult {
+    let function = &layout.module.functions[index];
+    let (Some(body), known) = (&function.body, &layout.functions[index]) else {
+        return Err(internal(function.line, "a function has no body"));
+    };
+    context.clear();
+    let signature = lower::signature(target.isa.default_call_conv());
+    context.func =
+        ClifFunction::with_name_signature(UserFuncName::user(0, index as u32), signature);
+    let frontend = FunctionBuilder::new(&mut context.func, builder);
+    let lowered = Lower::new(
+        frontend,
+        layout,
+        index,
+        function,
+        body,
+        &known.frame,
+        &known.flow,
+        &known.pauses,
+    )
+    .run();
+    let sites = match lowered {
+        Ok((frontend, sites)) => {
+            frontend.finalize(target.isa.frontend_config());
+            sites
+        }
+        Err(error) => {
+            // A builder left half way cannot be used again.
+            *builder = FunctionBuilderContext::new();
+            return Err(error);
+        }
+    };
+    let code = context
+        .compile(&*target.isa, &mut ControlPlane::default())
+        .map_err(|error| match error.inner {
+            CodegenError::ImplLimitExceeded | CodegenError::CodeTooLarge => PtxError::limit(
+                function.line,
+                format!("{} is too large to compile", function.name),
+            ),
+            error => internal(
+                function.line,
+                &format!("{} cannot be compiled: {error}", function.name),
+            ),
+        })?;
+    if !code.buffer.relocs().is_empty() {
+        return Err(internal(
+            function.line,
+            "the code refers to something outside",
+        ));
+    }
+    Ok((code.code_buffer().to_vec(), sites))
+}

@@ -1,0 +1,336 @@
+//! What compiled code calls: operations too long or too rare to be made inline. They are plain C
+//! functions; none may panic or unwind, whatever they are given.
+
+use std::ffi::c_void;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::block;
+use super::context::BlockContext;
+use super::soft;
+
+/// A helper: its number is its place in the table that the context points to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Helper {
+    Soft,
+    FmaF32,
+    FmaF64,
+    RoundF32,
+    RoundF64,
+    Ex2,
+    Lg2,
+    Sin,
+    Cos,
+    Tanh,
+    AddF32,
+    AddF64,
+    Inc,
+    Dec,
+    BitField,
+    BitMask,
+    Permute,
+    DotProduct,
+    CheckGeneric,
+    Arrive,
+    Clock,
+    Time,
+}
+
+/// Entry points, in `Helper`'s order.
+struct Table([*const c_void; 22]);
+
+// SAFETY: the pointers are to functions, which live for ever and may be called from any thread.
+unsafe impl Sync for Table {}
+// SAFETY: as for Sync.
+unsafe impl Send for Table {}
+
+static TABLE: Table = Table([
+    soft_operation as *const c_void,
+    fma_f32 as *const c_void,
+    fma_f64 as *const c_void,
+    round_f32 as *const c_void,
+    round_f64 as *const c_void,
+    ex2 as *const c_void,
+    lg2 as *const c_void,
+    sin as *const c_void,
+    cos as *const c_void,
+    tanh as *const c_void,
+    add_f32 as *const c_void,
+    add_f64 as *const c_void,
+    inc as *const c_void,
+    dec as *const c_void,
+    bit_field as *const c_void,
+    bit_mask as *const c_void,
+    permute as *const c_void,
+    dot_product as *const c_void,
+    check_generic as *const c_void,
+    arrive as *const c_void,
+    clock as *const c_void,
+    time as *const c_void,
+]);
+
+/// The table that compiled code finds helpers in.
+pub(crate) fn table() -> *const *const c_void {
+    TABLE.0.as_ptr()
+}
+
+extern "C" fn soft_operation(code: u32, a: u64, b: u64, c: u64) -> u64 {
+    soft::compute(code, a, b, c)
+}
+
+extern "C" fn fma_f32(a: f32, b: f32, c: f32) -> f32 {
+    a.mul_add(b, c)
+}
+
+extern "C" fn fma_f64(a: f64, b: f64, c: f64) -> f64 {
+    a.mul_add(b, c)
+}
+
+/// Rounding to an integral value; modes in the order of `Rounding`.
+extern "C" fn round_f32(value: f32, mode: u32) -> f32 {
+    match mode {
+        0 => value.round_ties_even(),
+        1 => value.trunc(),
+        2 => value.floor(),
+        _ => value.ceil(),
+    }
+}
+
+extern "C" fn round_f64(value: f64, mode: u32) -> f64 {
+    match mode {
+        0 => value.round_ties_even(),
+        1 => value.trunc(),
+        2 => value.floor(),
+        _ => value.ceil(),
+    }
+}
+
+// The mathematics library's single-precision functions are within one unit in the last place, which is
+// inside what the ISA allows the approximations.
+
+extern "C" fn ex2(value: f32) -> f32 {
+    value.exp2()
+}
+
+extern "C" fn lg2(value: f32) -> f32 {
+    value.log2()
+}
+
+extern "C" fn sin(value: f32) -> f32 {
+    value.sin()
+}
+
+extern "C" fn cos(value: f32) -> f32 {
+    value.cos()
+}
+
+extern "C" fn tanh(value: f32) -> f32 {
+    value.tanh()
+}
+
+/// Atomically replaces a 32-bit word by a function of it; the old one.
+///
+/// # Safety
+/// The address is that of a word that compiled code may write, aligned.
+unsafe fn update_32(address: *mut u32, change: impl Fn(u32) -> u32) -> u32 {
+    // SAFETY: the caller's promise; other blocks reach the word only atomically or race as on a GPU.
+    let word = unsafe { AtomicU32::from_ptr(address) };
+    word.fetch_update(Ordering::SeqCst, Ordering::Relaxed, |old| Some(change(old)))
+        .unwrap_or_default()
+}
+
+extern "C" fn add_f32(address: *mut u32, value: f32) -> f32 {
+    // SAFETY: compiled code has checked the address for an aligned write of four bytes.
+    f32::from_bits(unsafe { update_32(address, |old| (f32::from_bits(old) + value).to_bits()) })
+}
+
+extern "C" fn add_f64(address: *mut u64, value: f64) -> f64 {
+    // SAFETY: compiled code has checked the address for an aligned write of eight bytes.
+    let word = unsafe { AtomicU64::from_ptr(address) };
+    let change = |old| Some((f64::from_bits(old) + value).to_bits());
+    f64::from_bits(
+        word.fetch_update(Ordering::SeqCst, Ordering::Relaxed, change)
+            .unwrap_or_default(),
+    )
+}
+
+extern "C" fn inc(address: *mut u32, limit: u32) -> u32 {
+    // SAFETY: compiled code has checked the address for an aligned write of four bytes.
+    unsafe { update_32(address, |old| if old >= limit { 0 } else { old + 1 }) }
+}
+
+extern "C" fn dec(address: *mut u32, limit: u32) -> u32 {
+    // SAFETY: compiled code has checked the address for an aligned write of four bytes.
+    unsafe {
+        update_32(address, |old| {
+            if old == 0 || old > limit {
+                limit
+            } else {
+                old - 1
+            }
+        })
+    }
+}
+
+/// `bfe` and `bfi`. Code: bit 0 the width is 64, bit 1 the type is signed, bit 2 insert.
+extern "C" fn bit_field(code: u32, a: u64, b: u64, place: u32, length: u32) -> u64 {
+    let width = if code & 1 == 1 { 64 } else { 32 };
+    let (place, length) = (place & 0xff, length & 0xff);
+    let low = |bits: u32| {
+        if bits >= 64 {
+            u64::MAX
+        } else {
+            (1 << bits) - 1
+        }
+    };
+    let shifted = |value: u64, by: u32| value.checked_shr(by).unwrap_or(0);
+    if code & 4 != 0 {
+        let mask = low(length).checked_shl(place).unwrap_or(0) & low(width);
+        return (b & !mask) | (a.checked_shl(place).unwrap_or(0) & mask);
+    }
+    if length == 0 {
+        return 0;
+    }
+    let kept = length.min(width - place.min(width));
+    let value = shifted(a & low(width), place) & low(kept);
+    let top = (place + length - 1).min(width - 1);
+    let negative = code & 2 != 0 && a >> top & 1 == 1;
+    if negative {
+        (value | !low(kept)) & low(width)
+    } else {
+        value
+    }
+}
+
+/// `bmsk`: `length` ones from `place`.
+extern "C" fn bit_mask(wrap: u32, place: u32, length: u32) -> u32 {
+    let (place, length) = if wrap == 1 {
+        (place & 31, length & 31)
+    } else {
+        (place.min(32), length.min(32))
+    };
+    let ones = if length >= 32 {
+        u32::MAX
+    } else {
+        (1 << length) - 1
+    };
+    ones.checked_shl(place).unwrap_or(0)
+}
+
+/// `prmt`: bytes of `b:a` in an order; modes in the order that the compiler numbers them.
+extern "C" fn permute(mode: u32, a: u32, b: u32, selector: u32) -> u32 {
+    let bytes = (u64::from(b) << 32 | u64::from(a)).to_le_bytes();
+    let s = (selector & 3) as usize;
+    let pick: [usize; 4] = match mode {
+        0 => {
+            let mut value = 0;
+            for index in 0..4 {
+                let choice = selector >> (4 * index) & 15;
+                let byte = bytes[(choice & 7) as usize];
+                let byte = match choice & 8 {
+                    0 => byte,
+                    _ => (byte.cast_signed() >> 7).cast_unsigned(),
+                };
+                value |= u32::from(byte) << (8 * index);
+            }
+            return value;
+        }
+        1 => [s, s + 1, s + 2, s + 3],
+        2 => [s, (s + 7) & 7, (s + 6) & 7, (s + 5) & 7],
+        3 => [s; 4],
+        4 => [s, 1.max(s), 2.max(s), 3],
+        5 => [0, 1.min(s), 2.min(s), s],
+        _ => [2 * (s & 1), 2 * (s & 1) + 1, 2 * (s & 1), 2 * (s & 1) + 1],
+    };
+    u32::from_le_bytes(pick.map(|index| bytes[index & 7]))
+}
+
+/// `dp4a` and `dp2a`. Code: bits 0 and 1 the operands are signed, bit 2 `dp2a`, bit 3 its high bytes.
+extern "C" fn dot_product(code: u32, a: u32, b: u32, c: u32) -> u32 {
+    let part = |value: u32, bits: u32, index: u32, signed: bool| {
+        let shifted = value << (32 - bits - bits * index);
+        let down = 32 - bits;
+        if signed {
+            i64::from(shifted.cast_signed() >> down)
+        } else {
+            i64::from(shifted >> down)
+        }
+    };
+    let (a_signed, b_signed) = (code & 1 != 0, code & 2 != 0);
+    let mut sum = 0_i64;
+    if code & 4 == 0 {
+        for index in 0..4 {
+            sum += part(a, 8, index, a_signed) * part(b, 8, index, b_signed);
+        }
+    } else {
+        let first = if code & 8 != 0 { 2 } else { 0 };
+        for index in 0..2 {
+            sum += part(a, 16, index, a_signed) * part(b, 8, first + index, b_signed);
+        }
+    }
+    c.wrapping_add(sum as u32)
+}
+
+/// Whether a generic address that is not in device memory is good for an access: 0 or 1.
+extern "C" fn check_generic(
+    context: *const BlockContext,
+    thread: *const u8,
+    address: u64,
+    bytes: u64,
+) -> u32 {
+    // SAFETY: compiled code passes the context it was given, which outlives its run.
+    let context = unsafe { &*context };
+    let within = |start: u64, size: u64| {
+        let offset = address.wrapping_sub(start);
+        size >= bytes && offset <= size - bytes
+    };
+    let good = address.is_multiple_of(bytes.max(1))
+        && (within(context.shared as u64, context.shared_bytes)
+            || within(thread as u64, context.thread_bytes)
+            || within(context.params as u64, context.param_bytes));
+    u32::from(good)
+}
+
+extern "C" fn arrive(context: *mut BlockContext, barrier: u32, count: u32) -> u32 {
+    // SAFETY: as in `check_generic`; the scheduler does not touch the context while code runs.
+    block::arrive(unsafe { &mut *context }, barrier, count);
+    0
+}
+
+/// Ticks of a 1 GHz clock: what `%clock64` counts here.
+extern "C" fn clock(_: *const BlockContext) -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_nanos() as u64
+}
+
+/// Nanoseconds since 1970.
+extern "C" fn time(_: *const BlockContext) -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |duration| duration.as_nanos() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_a_helper_for_every_number() {
+        assert_eq!(TABLE.0.len(), Helper::Time as usize + 1);
+    }
+
+    #[test]
+    fn permute_has_its_modes() {
+        let (a, b) = (0x3322_1100, 0x7766_5544);
+        assert_eq!(permute(0, a, b, 0x7531), 0x7755_3311);
+        assert_eq!(permute(1, a, b, 1), 0x4433_2211);
+        assert_eq!(permute(2, a, b, 1), 0x6677_0011);
+        assert_eq!(permute(3, a, b, 2), 0x2222_2222);
+        assert_eq!(permute(4, a, b, 2), 0x3322_2222);
+        assert_eq!(permute(5, a, b, 1), 0x1111_1100);
+        assert_eq!(permute(6, a, b, 1), 0x3322_3322);
+        assert_eq!(permute(0, 0x80, 0, 0x8888), 0xffff_ffff);
+    }
+}

@@ -1,0 +1,499 @@
+//! Floating-point arithmetic in integers: any of four formats, any rounding, always correctly rounded.
+//! For what the host's units lack: directed rounding, half precision, a fused operation on old hosts.
+//! Slow and simple; it must be exact, since tests of everything faster compare with it.
+
+use crate::compile::Rounding;
+
+/// A binary floating-point format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    F16,
+    Bf16,
+    F32,
+    F64,
+}
+
+impl Format {
+    const ALL: [Self; 4] = [Self::F16, Self::Bf16, Self::F32, Self::F64];
+
+    const fn bits(self) -> u32 {
+        match self {
+            Self::F16 | Self::Bf16 => 16,
+            Self::F32 => 32,
+            Self::F64 => 64,
+        }
+    }
+
+    /// Bits of the stored significand.
+    const fn fraction(self) -> u32 {
+        match self {
+            Self::F16 => 10,
+            Self::Bf16 => 7,
+            Self::F32 => 23,
+            Self::F64 => 52,
+        }
+    }
+
+    const fn bias(self) -> i32 {
+        (1 << (self.bits() - self.fraction() - 2)) - 1
+    }
+
+    const fn infinity(self) -> u64 {
+        ((1 << (self.bits() - 1)) - 1) & !((1 << self.fraction()) - 1)
+    }
+
+    /// The NaN that PTX's operations give.
+    const fn nan(self) -> u64 {
+        match self {
+            Self::F64 => 0x7ff8_0000_0000_0000,
+            _ => (1 << (self.bits() - 1)) - 1,
+        }
+    }
+}
+
+/// What is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Fma,
+    Sqrt,
+    Min,
+    Max,
+    MinNan,
+    MaxNan,
+    Convert,
+    FromSigned,
+    FromUnsigned,
+}
+
+impl Operation {
+    const ALL: [Self; 13] = [
+        Self::Add,
+        Self::Sub,
+        Self::Mul,
+        Self::Div,
+        Self::Fma,
+        Self::Sqrt,
+        Self::Min,
+        Self::Max,
+        Self::MinNan,
+        Self::MaxNan,
+        Self::Convert,
+        Self::FromSigned,
+        Self::FromUnsigned,
+    ];
+}
+
+/// An operation with its formats and modes, packed into a number for compiled code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Code {
+    pub operation: Operation,
+    pub from: Format,
+    pub to: Format,
+    pub rounding: Rounding,
+    /// Subnormal operands and results are zero.
+    pub ftz: bool,
+    /// The result is clamped to 0 to 1.
+    pub sat: bool,
+}
+
+impl Code {
+    pub(crate) const fn bits(self) -> u32 {
+        self.operation as u32
+            | (self.from as u32) << 4
+            | (self.to as u32) << 6
+            | (self.rounding as u32) << 8
+            | (self.ftz as u32) << 10
+            | (self.sat as u32) << 11
+    }
+
+    fn unpack(bits: u32) -> Self {
+        let rounding = match bits >> 8 & 3 {
+            0 => Rounding::Nearest,
+            1 => Rounding::Zero,
+            2 => Rounding::Down,
+            _ => Rounding::Up,
+        };
+        Self {
+            operation: Operation::ALL
+                .get(bits as usize & 15)
+                .copied()
+                .unwrap_or(Operation::Convert),
+            from: Format::ALL[bits as usize >> 4 & 3],
+            to: Format::ALL[bits as usize >> 6 & 3],
+            rounding,
+            ftz: bits >> 10 & 1 == 1,
+            sat: bits >> 11 & 1 == 1,
+        }
+    }
+}
+
+/// A number taken apart: `magnitude` times two to the `exponent`, exactly.
+#[derive(Debug, Clone, Copy)]
+struct Number {
+    negative: bool,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Nan,
+    Infinity,
+    Finite { magnitude: u128, exponent: i32 },
+}
+
+const ZERO: Kind = Kind::Finite {
+    magnitude: 0,
+    exponent: 0,
+};
+
+fn unpack(bits: u64, format: Format, ftz: bool) -> Number {
+    let negative = bits >> (format.bits() - 1) & 1 == 1;
+    let fraction = bits & ((1 << format.fraction()) - 1);
+    let exponent = (bits & format.infinity()) >> format.fraction();
+    let least = 1 - format.bias() - format.fraction() as i32;
+    let kind = if exponent << format.fraction() == format.infinity() {
+        if fraction == 0 {
+            Kind::Infinity
+        } else {
+            Kind::Nan
+        }
+    } else if exponent == 0 {
+        if ftz {
+            ZERO
+        } else {
+            Kind::Finite {
+                magnitude: u128::from(fraction),
+                exponent: least,
+            }
+        }
+    } else {
+        let magnitude = u128::from(fraction | 1 << format.fraction());
+        Kind::Finite {
+            magnitude,
+            exponent: least + exponent as i32 - 1,
+        }
+    };
+    Number { negative, kind }
+}
+
+/// The nearest number of a format in the rounding's direction. The lowest bit of `magnitude` may stand
+/// for anything smaller than it that was cut off, if there are at least two bits more than the format has.
+fn round(
+    negative: bool,
+    magnitude: u128,
+    exponent: i32,
+    format: Format,
+    rounding: Rounding,
+) -> u64 {
+    let sign = u64::from(negative) << (format.bits() - 1);
+    if magnitude == 0 {
+        return sign;
+    }
+    let fraction = format.fraction() as i32;
+    let top = exponent + 127 - magnitude.leading_zeros() as i32;
+    let least = 1 - format.bias();
+    // The exponent of the result's last place.
+    let place = top.max(least) - fraction;
+    let cut = place - exponent;
+    let (mut kept, rest, half) = if cut <= 0 {
+        (magnitude << -cut, 0, 1)
+    } else if cut > 127 {
+        // Less than half of the last place, and not nothing.
+        (0, 1, 2)
+    } else {
+        (
+            magnitude >> cut,
+            magnitude & ((1 << cut) - 1),
+            1_u128 << (cut - 1),
+        )
+    };
+    let up = match rounding {
+        Rounding::Nearest => rest > half || rest == half && kept & 1 == 1,
+        Rounding::Zero => false,
+        Rounding::Down => negative && rest != 0,
+        Rounding::Up => !negative && rest != 0,
+    };
+    kept += u128::from(up);
+    // A subnormal that reaches the hidden bit is the least normal number by the same sum.
+    let biased = (top.max(least) - least) as i64;
+    let bits = (biased << fraction) + kept as i64;
+    let infinity = format.infinity() as i64;
+    if bits >= infinity || top > format.bias() {
+        let away = match rounding {
+            Rounding::Nearest => true,
+            Rounding::Zero => false,
+            Rounding::Down => negative,
+            Rounding::Up => !negative,
+        };
+        return sign | (infinity - i64::from(!away)) as u64;
+    }
+    sign | bits as u64
+}
+
+/// The magnitude with its highest bit at a place, and the exponent that goes with it; bits cut off stay
+/// as a one in the lowest.
+fn aligned(magnitude: u128, exponent: i32, top: u32) -> (u128, i32) {
+    let shift = top as i32 - (127 - magnitude.leading_zeros() as i32);
+    if shift >= 0 {
+        (magnitude << shift, exponent - shift)
+    } else {
+        (sticky_right(magnitude, -shift), exponent - shift)
+    }
+}
+
+fn sticky_right(magnitude: u128, by: i32) -> u128 {
+    if by >= 128 {
+        return u128::from(magnitude != 0);
+    }
+    let lost = magnitude & ((1 << by) - 1) != 0;
+    magnitude >> by | u128::from(lost)
+}
+
+/// The sum of two numbers as a sign, a magnitude and an exponent; the sign of an exact zero follows the
+/// rounding.
+fn sum(a: (bool, u128, i32), b: (bool, u128, i32), rounding: Rounding) -> (bool, u128, i32) {
+    let zero_sign = rounding == Rounding::Down;
+    match (a.1, b.1) {
+        (0, 0) => return (if a.0 == b.0 { a.0 } else { zero_sign }, 0, 0),
+        (0, _) => return b,
+        (_, 0) => return a,
+        _ => {}
+    }
+    let height = |x: (bool, u128, i32)| x.2 + 127 - x.1.leading_zeros() as i32;
+    let (high, low) = if height(a) >= height(b) {
+        (a, b)
+    } else {
+        (b, a)
+    };
+    // 106 bits at most, so what the shift below cuts off is far below the last place that counts.
+    let (magnitude, exponent) = aligned(high.1, high.2, 125);
+    let shift = exponent - low.2;
+    let other = if shift >= 0 {
+        sticky_right(low.1, shift)
+    } else {
+        // The lower number's highest bit is at most as high: this does not overflow.
+        low.1 << -shift
+    };
+    if high.0 == low.0 {
+        return (high.0, magnitude + other, exponent);
+    }
+    match magnitude.cmp(&other) {
+        std::cmp::Ordering::Equal => (zero_sign, 0, 0),
+        std::cmp::Ordering::Greater => (high.0, magnitude - other, exponent),
+        std::cmp::Ordering::Less => (low.0, other - magnitude, exponent),
+    }
+}
+
+/// Computes an operation on bit patterns; unused operands are ignored.
+pub(crate) fn compute(code: u32, a: u64, b: u64, c: u64) -> u64 {
+    let code = Code::unpack(code);
+    let result = raw(code, a, b, c);
+    let mut result = result;
+    if code.ftz {
+        let sign = 1 << (code.to.bits() - 1);
+        if result & code.to.infinity() == 0 {
+            result &= sign;
+        }
+    }
+    if code.sat {
+        let one = (code.to.bias() as u64) << code.to.fraction();
+        let sign = result >> (code.to.bits() - 1) & 1 == 1;
+        let nan = result & !(1 << (code.to.bits() - 1)) > code.to.infinity();
+        result = if sign || nan { 0 } else { result.min(one) };
+    }
+    result
+}
+
+fn raw(code: Code, a: u64, b: u64, c: u64) -> u64 {
+    let (from, to, rounding) = (code.from, code.to, code.rounding);
+    match code.operation {
+        Operation::FromSigned => {
+            let value = a.cast_signed();
+            return round(value < 0, u128::from(value.unsigned_abs()), 0, to, rounding);
+        }
+        Operation::FromUnsigned => return round(false, u128::from(a), 0, to, rounding),
+        _ => {}
+    }
+    let (x, y, z) = (
+        unpack(a, from, code.ftz),
+        unpack(b, from, code.ftz),
+        unpack(c, from, code.ftz),
+    );
+    let pack = |negative: bool, kind: Kind| match kind {
+        Kind::Nan => to.nan(),
+        Kind::Infinity => u64::from(negative) << (to.bits() - 1) | to.infinity(),
+        Kind::Finite {
+            magnitude,
+            exponent,
+        } => round(negative, magnitude, exponent, to, rounding),
+    };
+    match code.operation {
+        Operation::Add => pack_sum(x, y, rounding, pack),
+        Operation::Sub => pack_sum(
+            x,
+            Number {
+                negative: !y.negative,
+                ..y
+            },
+            rounding,
+            pack,
+        ),
+        Operation::Mul => {
+            let product = multiply(x, y);
+            pack(product.negative, product.kind)
+        }
+        Operation::Fma => pack_sum(multiply(x, y), z, rounding, pack),
+        Operation::Div => divide(x, y, pack),
+        Operation::Sqrt => root(x, pack),
+        Operation::Min | Operation::Max | Operation::MinNan | Operation::MaxNan => {
+            let nan_wins = matches!(code.operation, Operation::MinNan | Operation::MaxNan);
+            let less = matches!(code.operation, Operation::Min | Operation::MinNan);
+            match (x.kind, y.kind) {
+                (Kind::Nan, Kind::Nan) => to.nan(),
+                (Kind::Nan, _) | (_, Kind::Nan) if nan_wins => to.nan(),
+                (Kind::Nan, _) => pack(y.negative, y.kind),
+                (_, Kind::Nan) => pack(x.negative, x.kind),
+                _ => {
+                    // Order of the bit patterns, made monotonic.
+                    let rank = |number: Number| {
+                        let bits = pack(number.negative, number.kind);
+                        let sign = 1 << (to.bits() - 1);
+                        if number.negative {
+                            -((bits & !sign) as i64) - 1
+                        } else {
+                            bits as i64
+                        }
+                    };
+                    let first = if less {
+                        rank(x) <= rank(y)
+                    } else {
+                        rank(x) >= rank(y)
+                    };
+                    let chosen = if first { x } else { y };
+                    pack(chosen.negative, chosen.kind)
+                }
+            }
+        }
+        _ => pack(x.negative, x.kind),
+    }
+}
+
+fn pack_sum(x: Number, y: Number, rounding: Rounding, pack: impl Fn(bool, Kind) -> u64) -> u64 {
+    match (x.kind, y.kind) {
+        (Kind::Nan, _) | (_, Kind::Nan) => pack(false, Kind::Nan),
+        (Kind::Infinity, Kind::Infinity) if x.negative != y.negative => pack(false, Kind::Nan),
+        (Kind::Infinity, _) => pack(x.negative, Kind::Infinity),
+        (_, Kind::Infinity) => pack(y.negative, Kind::Infinity),
+        (
+            Kind::Finite {
+                magnitude: a,
+                exponent: p,
+            },
+            Kind::Finite {
+                magnitude: b,
+                exponent: q,
+            },
+        ) => {
+            let (negative, magnitude, exponent) =
+                sum((x.negative, a, p), (y.negative, b, q), rounding);
+            pack(
+                negative,
+                Kind::Finite {
+                    magnitude,
+                    exponent,
+                },
+            )
+        }
+    }
+}
+
+/// The exact product.
+fn multiply(x: Number, y: Number) -> Number {
+    let negative = x.negative != y.negative;
+    let kind = match (x.kind, y.kind) {
+        (Kind::Nan, _) | (_, Kind::Nan) => Kind::Nan,
+        (Kind::Infinity, Kind::Finite { magnitude: 0, .. })
+        | (Kind::Finite { magnitude: 0, .. }, Kind::Infinity) => Kind::Nan,
+        (Kind::Infinity, _) | (_, Kind::Infinity) => Kind::Infinity,
+        (
+            Kind::Finite {
+                magnitude: a,
+                exponent: p,
+            },
+            Kind::Finite {
+                magnitude: b,
+                exponent: q,
+            },
+        ) => {
+            // 53 bits each.
+            Kind::Finite {
+                magnitude: a * b,
+                exponent: p + q,
+            }
+        }
+    };
+    Number { negative, kind }
+}
+
+fn divide(x: Number, y: Number, pack: impl Fn(bool, Kind) -> u64) -> u64 {
+    let negative = x.negative != y.negative;
+    let kind = match (x.kind, y.kind) {
+        (Kind::Nan, _) | (_, Kind::Nan) | (Kind::Infinity, Kind::Infinity) => Kind::Nan,
+        (Kind::Finite { magnitude: 0, .. }, Kind::Finite { magnitude: 0, .. }) => Kind::Nan,
+        (Kind::Infinity, _) | (_, Kind::Finite { magnitude: 0, .. }) => Kind::Infinity,
+        (Kind::Finite { magnitude: 0, .. }, _) | (_, Kind::Infinity) => ZERO,
+        (
+            Kind::Finite {
+                magnitude: a,
+                exponent: p,
+            },
+            Kind::Finite {
+                magnitude: b,
+                exponent: q,
+            },
+        ) => {
+            let (a, p) = aligned(a, p, 126);
+            let (b, q) = aligned(b, q, 62);
+            // At least 64 bits of quotient.
+            let quotient = a / b << 1 | u128::from(a % b != 0);
+            Kind::Finite {
+                magnitude: quotient,
+                exponent: p - q - 1,
+            }
+        }
+    };
+    pack(negative, kind)
+}
+
+fn root(x: Number, pack: impl Fn(bool, Kind) -> u64) -> u64 {
+    match x.kind {
+        Kind::Finite { magnitude: 0, .. } => pack(x.negative, ZERO),
+        Kind::Nan => pack(false, Kind::Nan),
+        _ if x.negative => pack(false, Kind::Nan),
+        Kind::Infinity => pack(false, Kind::Infinity),
+        Kind::Finite {
+            magnitude,
+            exponent,
+        } => {
+            let (magnitude, exponent) = aligned(magnitude, exponent, 125);
+            let (magnitude, exponent) = if exponent % 2 == 0 {
+                (magnitude, exponent)
+            } else {
+                (magnitude << 1, exponent - 1)
+            };
+            let root = magnitude.isqrt();
+            let root_bits = root << 1 | u128::from(root * root != magnitude);
+            pack(
+                false,
+                Kind::Finite {
+                    magnitude: root_bits,
+                    exponent: exponent / 2 - 1,
+                },
+            )
+        }
+    }
+}
