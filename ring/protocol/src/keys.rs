@@ -10,6 +10,7 @@
 //! ```
 
 use crate::xenbus::State;
+use rustix::io::Errno;
 use std::fmt;
 use std::str::FromStr;
 use xen::store::{Nodes, Permission, StoreError};
@@ -246,7 +247,7 @@ fn folder(nodes: &Nodes, path: &str, owner: DomId, reader: DomId) -> Result<(), 
 pub fn retire_device(store: &Store, device: DeviceId) -> Result<bool, StoreError> {
     store.transaction(|nodes| {
         let backend = device.backend_dir();
-        if nodes.read_bytes(&format!("{backend}/{STATE}"))?.is_none() {
+        if value(nodes, &format!("{backend}/{STATE}"))?.is_none() {
             return Ok(false);
         }
         nodes.write(&format!("{backend}/{ONLINE}"), "0")?;
@@ -303,12 +304,24 @@ fn prune(nodes: &Nodes, path: &str, levels: usize) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// A node's value; `None` where there is none. What the other end's folder does not have, a domain may
+/// not even ask for: XenStore refuses by the permissions of the folders above, which are nobody's.
+///
+/// # Errors
+/// XenStore's others.
+pub fn value(nodes: &Nodes, path: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    match nodes.read_bytes(path) {
+        Err(error) if error.errno() == Some(Errno::ACCESS) => Ok(None),
+        answer => answer,
+    }
+}
+
 /// Whether the device is meant to be.
 ///
 /// # Errors
 /// XenStore's.
 pub fn is_online(nodes: &Nodes, device: DeviceId) -> Result<bool, StoreError> {
-    let online = nodes.read_bytes(&format!("{}/{ONLINE}", device.backend_dir()))?;
+    let online = value(nodes, &format!("{}/{ONLINE}", device.backend_dir()))?;
     Ok(online.as_deref() == Some(b"1"))
 }
 
@@ -318,7 +331,7 @@ pub fn is_online(nodes: &Nodes, device: DeviceId) -> Result<bool, StoreError> {
 /// XenStore's. A state that makes no sense is [`State::Unknown`].
 pub fn state(nodes: &Nodes, dir: &str) -> Result<State, StoreError> {
     Ok(State::of(
-        nodes.read_bytes(&format!("{dir}/{STATE}"))?.as_deref(),
+        value(nodes, &format!("{dir}/{STATE}"))?.as_deref(),
     ))
 }
 
@@ -334,7 +347,7 @@ pub fn publish(
     state: State,
 ) -> Result<bool, StoreError> {
     store.transaction(|nodes| {
-        if nodes.read_bytes(&format!("{dir}/{STATE}"))?.is_none() {
+        if value(nodes, &format!("{dir}/{STATE}"))?.is_none() {
             return Ok(false);
         }
         for (key, value) in keys {
@@ -350,8 +363,7 @@ pub fn publish(
 /// # Errors
 /// XenStore's.
 pub fn number<T: FromStr>(nodes: &Nodes, path: &str) -> Result<Option<T>, StoreError> {
-    let value = nodes.read_bytes(path)?;
-    Ok(value.and_then(|bytes| decimal(&bytes)))
+    Ok(value(nodes, path)?.and_then(|bytes| decimal(&bytes)))
 }
 
 /// Digits and nothing else, as every number in XenStore is written.

@@ -396,14 +396,22 @@ impl Channel {
         self.asked.push_back(asked);
     }
 
-    /// Begins the end.
-    fn end(&mut self, why: &str) {
+    /// The worker ends, by itself or because it is told to. True the first time.
+    fn begin_end(&mut self, why: &str) -> bool {
         if self.ending {
-            return;
+            return false;
         }
         self.ending = true;
         self.reason.get_or_insert_with(|| why.to_owned());
         self.deadline = within(END_PATIENCE);
+        true
+    }
+
+    /// Tells the worker to end.
+    fn end(&mut self, why: &str) {
+        if !self.begin_end(why) {
+            return;
+        }
         match self.opening {
             // It does not listen before its driver is up, and has nothing registered.
             Some(_) => self.worker.kill(),
@@ -474,7 +482,10 @@ impl Channel {
                 Ok(Some(FromWorker::Ended(ended))) => {
                     self.reason = Some(printable(&ended.reason.0, TEXT_LIMIT));
                 }
-                Err(PacketError::Closed) => return self.end("its worker hung up"),
+                Err(PacketError::Closed) => {
+                    self.begin_end("its worker hung up");
+                    return;
+                }
                 Err(error) => {
                     return self.end(&format!("its worker cannot be understood: {error}"));
                 }

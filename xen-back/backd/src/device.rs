@@ -159,9 +159,7 @@ impl Device {
         context: Context,
     ) -> Result<Device, Error> {
         let dir = id.backend_dir();
-        let domain = store
-            .read_bytes(&format!("{dir}/{}", keys::DOMAIN))?
-            .unwrap_or_default();
+        let domain = keys::value(&store, &format!("{dir}/{}", keys::DOMAIN))?.unwrap_or_default();
         // What a predecessor showed is not true of us, unless it showed that it had nothing.
         let own = match keys::state(&store, &dir)? {
             own @ (State::Initialising | State::Closed) => own,
@@ -206,9 +204,8 @@ impl Device {
             self.channels.attend();
             self.answer();
             let order = self.handle.ordered();
-            let nodes =
-                self.store
-                    .read_bytes(&format!("{}/{}", self.id.backend_dir(), keys::STATE))?;
+            let path = format!("{}/{}", self.id.backend_dir(), keys::STATE);
+            let nodes = keys::value(&self.store, &path)?;
             if order == Order::Gone || nodes.is_none() {
                 if self.let_go("the domain or its device is gone") {
                     // Whoever removed the nodes may be making them anew: only a domain's end is ours
@@ -316,7 +313,7 @@ impl Device {
             (keys::VERSION, PROTOCOL_VERSION.to_string()),
             (keys::PROTOCOL, keys::PROTOCOL_VALUE.to_owned()),
         ] {
-            let found = self.store.read_bytes(&format!("{dir}/{key}"))?;
+            let found = keys::value(&self.store, &format!("{dir}/{key}"))?;
             if found.as_deref() != Some(expected.as_bytes()) {
                 let found = found.map(|bytes| vgpu_protocol::control::printable(&bytes, 64));
                 return Err(ConnectError::Key {

@@ -4,6 +4,9 @@
 //! This program plays three parts: the tests themselves, a worker and a frontd; a variable in the
 //! environment says which.
 
+// The workspace's lints allow this in tests, and this is all test.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;

@@ -476,3 +476,57 @@ fn name_of(pid: u32) -> String {
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     clip(name.trim_end(), NAME_LIMIT).to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_daemons_socket_is_taken_over_and_a_living_ones_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/frontd.sock");
+        let listener = Listener::bind(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o666);
+        let error = Listener::bind(&path).unwrap_err();
+        assert!(error.to_string().contains("another vgpu-frontd"), "{error}");
+        // Killed: the socket stays, and nobody listens.
+        let Listener { socket, path: _ } = &listener;
+        shutdown(socket, Shutdown::Both).unwrap();
+        let successor = Listener::bind(&path).unwrap();
+        std::mem::forget(listener);
+        drop(successor);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_user_has_so_many_programs_and_no_more() {
+        let clients = Clients::new(Layout::new(4096, 4096, 0).unwrap(), 2);
+        let socket = Arc::new(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
+        for (number, uid) in [(0, 7), (1, 7), (2, 7), (3, 8)] {
+            let connection = Connection {
+                socket: socket.clone(),
+                uid,
+                admitted: false,
+            };
+            clients.lock().connections.insert(number, connection);
+        }
+        clients.admit(0, 7).unwrap();
+        clients.admit(1, 7).unwrap();
+        let (status, reason) = clients.admit(2, 7).unwrap_err();
+        assert_eq!(status, CuResult::OUT_OF_MEMORY);
+        assert!(reason.contains("--programs-per-user"), "{reason}");
+        clients.admit(3, 8).unwrap();
+        // One that asks again counts once, and one that leaves makes room.
+        clients.admit(1, 7).unwrap();
+        clients.leave(0);
+        clients.admit(2, 7).unwrap();
+    }
+
+    #[test]
+    fn programs_are_told_why_there_is_no_device() {
+        let clients = Clients::new(Layout::new(4096, 4096, 0).unwrap(), 2);
+        clients.refuse("it is being detached");
+        assert_eq!(clients.control().unwrap_err(), "it is being detached");
+    }
+}

@@ -67,8 +67,8 @@ fn grant(
 pub struct Control {
     // In the order in which they must go: the ring's mapping before its pages and its doorbell.
     front: Front,
-    pages: Granted,
-    /// Kept: a backend that is restarted reads it again.
+    _pages: Granted,
+    /// Kept until the backend has read it, and it is small.
     list: GrantList,
     bell: Arc<Bell>,
     platform: Arc<dyn Platform>,
@@ -90,7 +90,7 @@ impl Control {
         pages.set_unmap_notify(Layout::live_offset(Side::Front), Some(&bell.0))?;
         Ok(Control {
             front,
-            pages,
+            _pages: pages,
             list,
             bell,
             platform,

@@ -257,9 +257,8 @@ impl Device {
 
     /// Shares a new control ring and says where it is.
     fn share(&mut self, device: DeviceId) -> Result<(), ShareError> {
-        let versions =
-            self.store
-                .read_bytes(&format!("{}/{}", device.backend_dir(), keys::VERSIONS))?;
+        let path = format!("{}/{}", device.backend_dir(), keys::VERSIONS);
+        let versions = keys::value(&self.store, &path)?;
         let theirs = keys::parse_versions(&versions.unwrap_or_default());
         if !theirs.contains(&PROTOCOL_VERSION) {
             return Err(ShareError::Version { theirs });
