@@ -12,7 +12,7 @@ use std::{
 use crate::{
     Arena, Doorbell, Error, Layout, SharedMemory, Side, SpinPolicy, Ticket,
     end::{End, LOOK, reason},
-    layout::{MAGIC, RingId, VERSION, WANTS_ANSWER, Word},
+    layout::{RingId, WANTS_ANSWER},
     memory::Pages,
     ring::{self, Consumer, Head, Producer},
     sync::{Mutex, Ordering, lock},
@@ -67,22 +67,7 @@ impl Back {
         patience: Duration,
     ) -> Result<Self, Error> {
         let pages = Pages::new(memory, layout)?;
-        for (what, word, expected) in [
-            ("the magic number", Word::Magic, MAGIC),
-            ("the version of the layout", Word::Version, VERSION),
-            ("the submission ring's size", Word::SqBytes, layout.sq_bytes),
-            ("the completion ring's size", Word::CqBytes, layout.cq_bytes),
-            ("the arena's size", Word::ArenaBytes, layout.arena_bytes),
-        ] {
-            let found = pages.word(word).load(Ordering::Acquire);
-            if found != expected {
-                return Err(Error::Mismatch {
-                    what,
-                    found: found.into(),
-                    expected: expected.into(),
-                });
-            }
-        }
+        pages.check_header()?;
         Ok(Self {
             incoming: Incoming {
                 consumer: Consumer::new(pages.clone(), RingId::Submission),

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     Doorbell, Error, Side,
-    layout::Word,
+    layout::{MAGIC, VERSION, Word},
     memory::Pages,
     sync::{AtomicBool, Ordering},
 };
@@ -67,6 +67,30 @@ impl End {
         }
         if self.pages.live(peer).load(Ordering::Acquire) == 0 {
             return Err(Error::PeerGone { peer });
+        }
+        Ok(())
+    }
+}
+
+impl Pages {
+    /// Refuses memory that was not set up as a channel of this layout.
+    pub(crate) fn check_header(&self) -> Result<(), Error> {
+        let layout = self.layout();
+        for (what, word, expected) in [
+            ("the magic number", Word::Magic, MAGIC),
+            ("the version of the layout", Word::Version, VERSION),
+            ("the submission ring's size", Word::SqBytes, layout.sq_bytes),
+            ("the completion ring's size", Word::CqBytes, layout.cq_bytes),
+            ("the arena's size", Word::ArenaBytes, layout.arena_bytes),
+        ] {
+            let found = self.word(word).load(Ordering::Acquire);
+            if found != expected {
+                return Err(Error::Mismatch {
+                    what,
+                    found: found.into(),
+                    expected: expected.into(),
+                });
+            }
         }
         Ok(())
     }

@@ -113,7 +113,7 @@ pub struct Front {
 }
 
 impl Front {
-    /// Sets up a fresh channel in `memory`, before the back attaches to it.
+    /// Sets up a fresh channel in `memory`, before the back attaches to it, and is its front.
     ///
     /// # Errors
     /// [`Error::Layout`] or [`Error::Mismatch`] if the memory cannot hold the layout.
@@ -149,7 +149,28 @@ impl Front {
         // front's first look. Whether the back comes at all is told out of band.
         pages.live(Side::Front).store(1, Ordering::Relaxed);
         pages.live(Side::Back).store(1, Ordering::Release);
-        Ok(Self {
+        Ok(Self::of(pages, layout, bell, spin))
+    }
+
+    /// The front of a channel that another process has set up and nobody has used: a daemon sets it
+    /// up for the back to attach to, a program joins. Writes nothing, so that what the back has said
+    /// in between, above all that it is gone, is not lost.
+    ///
+    /// # Errors
+    /// [`Error::Layout`] or [`Error::Mismatch`] if it is no such channel.
+    pub fn join(
+        memory: SharedMemory,
+        layout: Layout,
+        bell: Arc<dyn Doorbell>,
+        spin: SpinPolicy,
+    ) -> Result<Self, Error> {
+        let pages = Pages::new(memory, layout)?;
+        pages.check_header()?;
+        Ok(Self::of(pages, layout, bell, spin))
+    }
+
+    fn of(pages: Pages, layout: Layout, bell: Arc<dyn Doorbell>, spin: SpinPolicy) -> Self {
+        Self {
             spin,
             arena_base: pages.arena(),
             submitter: Mutex::new(Submitter {
@@ -166,7 +187,7 @@ impl Front {
             dead: AtomicBool::new(false),
             arena: Mutex::new(Allocator::new(layout.arena_bytes)),
             end: End::new(pages, bell, Side::Front),
-        })
+        }
     }
 
     /// The sizes of the channel.

@@ -580,3 +580,29 @@ proptest! {
         peer.assert_unharmed();
     }
 }
+
+#[test]
+fn a_program_joins_what_a_daemon_set_up_and_what_happened_since() {
+    let layout = Layout::new(4096, 4096, 0).unwrap();
+    let memory = inproc::memory(layout.total_bytes());
+    let (at_front, at_back) = inproc::bells();
+    let join = || Front::join(memory.clone(), layout, at_front.clone(), SpinPolicy::NEVER);
+    assert!(matches!(join(), Err(Error::Mismatch { .. })));
+    let daemon = Front::new(memory.clone(), layout, at_front.clone(), SpinPolicy::NEVER).unwrap();
+    let patience = Duration::from_secs(1);
+    let mut back =
+        Back::attach(memory.clone(), layout, at_back, SpinPolicy::NEVER, patience).unwrap();
+    let program = join().unwrap();
+    let ticket = program.submit(&[b"call"], true).unwrap();
+    let mut call = Vec::new();
+    let submission = back.next(&mut call, Some(patience)).unwrap().unwrap();
+    back.completer()
+        .complete(submission.ticket, &[&call])
+        .unwrap();
+    assert_eq!(program.wait(ticket).unwrap(), b"call");
+    back.close(7).unwrap();
+    // Nothing that joining writes could hide it.
+    let late = join().unwrap();
+    assert!(matches!(late.check(), Err(Error::Closed { reason: 7, .. })));
+    drop(daemon);
+}

@@ -156,7 +156,7 @@ impl Session {
         let wrong = |e: vgpu_ring::Error| Failure::Nonsense(e.to_string());
         let layout =
             Layout::new(opened.sq_bytes, opened.cq_bytes, opened.arena_bytes).map_err(wrong)?;
-        let front = Front::new(
+        let front = Front::join(
             shared_memory(mapping),
             layout,
             Arc::new(Bell(event)),
