@@ -33,6 +33,9 @@ const LISTING_MAX: usize = 1 << 20;
 /// How often a transaction is tried before [`StoreError::Conflict`].
 const TRANSACTION_ATTEMPTS: u32 = 64;
 
+/// How often a transaction is tried again because a request in it made no sense to the server.
+const REFUSALS: u32 = 3;
+
 /// A connection to XenStore. Clones share it; it closes when the last clone, watch and transaction is gone.
 ///
 /// The operations on nodes are those of [`Nodes`].
@@ -139,7 +142,8 @@ impl Store {
     }
 
     /// Runs `f` in a transaction and commits it. Where others changed what it read, `f` runs again on what is
-    /// there now, so it must not have effects outside the transaction; an error of `f` aborts and is returned.
+    /// there now, so it must not have effects outside the transaction; an error of `f` aborts and is returned, after a
+    /// few tries where it is a request that the server found senseless.
     pub fn transaction<T>(&self, mut f: impl FnMut(&Transaction) -> Result<T>) -> Result<T> {
         for attempt in 0..TRANSACTION_ATTEMPTS {
             if attempt > 0 {
@@ -149,7 +153,13 @@ impl Store {
                 std::thread::sleep(Duration::from_micros(500 * (longest + skew)));
             }
             let transaction = Transaction::start(self)?;
-            let done = f(&transaction)?;
+            let done = match f(&transaction) {
+                Ok(done) => done,
+                // In C xenstored a transaction is no snapshot: what another client removes meanwhile can
+                // be there at one request and gone at the next. Ended without effect, it may do better.
+                Err(error) if attempt < REFUSALS && error.errno() == Some(Errno::INVAL) => continue,
+                Err(error) => return Err(error),
+            };
             match transaction.end(true) {
                 Ok(()) => return Ok(done),
                 Err(e) if e.errno() == Some(Errno::AGAIN) => {}
