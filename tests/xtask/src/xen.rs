@@ -65,6 +65,13 @@ pub fn test(arguments: &TestArguments) -> Result<()> {
             image.program("/usr/bin/xen-conformance", conformance)?;
         }
     }
+    if scenarios
+        .iter()
+        .any(|scenario| scenario.name == "split-driver")
+    {
+        let product = bundle::build()?;
+        lab.install(&product.backend, &product.guest)?;
+    }
     for scenario in scenarios {
         println!("{}: {}", scenario.name, scenario.about);
     }

@@ -1,0 +1,25 @@
+. /lab/check.sh
+if [ "$LAB_NAME" = third ]; then
+  refute "has no device" xenstore-read device/vgpu/0/state
+  await go 300
+fi
+vgpu-frontd >/run/frontd.log 2>&1 &
+check "frontd is connected" retry 120 test -S /run/xen-vgpu/frontd.sock
+# Programs of other users than root, two of them at the same time.
+program() { su -s /bin/sh nobody -c "PATH=$PATH LD_LIBRARY_PATH=$LD_LIBRARY_PATH $*"; }
+{ check "matrixMul computes what it should" program matrixMul --m 100 --n 90 --k 70 --tile 16 --json; echo $? >/run/matrixMul; } &
+matrixMul=$!
+check "vectorAdd computes what it should" program vectorAdd --n 100003 --json
+vectorAdd=$?
+wait $matrixMul
+status=$((vectorAdd + $(cat /run/matrixMul)))
+[ $status = 0 ] || sed 's/^/# frontd: /' /run/frontd.log
+if [ "$LAB_NAME" = third ]; then
+  # What follows is after this guest's part has ended well.
+  (await gone 300; check "its device is gone" retry 30 sh -c '! xenstore-read device/vgpu/0/state') &
+else
+  # Still running when dom0 ends this guest.
+  (while true; do program vectorAdd --n 100003 --iterations 100000; done >/dev/null 2>&1) &
+  sleep 2
+fi
+exit $status
