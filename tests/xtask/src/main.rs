@@ -2,6 +2,7 @@
 //! Each command is a module with one `run`; this file only reads the command line.
 //! Nothing here is part of the product, and nothing it does needs a Xen host or a GPU.
 
+mod api;
 mod bundle;
 mod demo;
 mod setup;
@@ -24,6 +25,7 @@ enum Command {
     Bundle(bundle::Arguments),
     XenTest(xen::TestArguments),
     XenShell(xen::ShellArguments),
+    ApiTable(api::Arguments),
 }
 
 fn main() -> Result<()> {
@@ -34,5 +36,6 @@ fn main() -> Result<()> {
         Command::Bundle(arguments) => bundle::run(&arguments),
         Command::XenTest(arguments) => xen::test(&arguments),
         Command::XenShell(arguments) => xen::shell(&arguments),
+        Command::ApiTable(arguments) => api::run(&arguments),
     }
 }
