@@ -1,7 +1,7 @@
 //! `cargo xtask api-table`: writes docs/api.md, the CUDA functions and messages as cuda-abi declares them.
 //! The declaration is the one source. It must never hold a fact about a function of its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
@@ -35,10 +35,9 @@ pub fn table() -> String {
         .filter_map(|names| Some((names, *calls.get(names.symbol)?)))
         .collect();
     functions.sort_by_key(|(names, _)| (names.base, names.since));
-    let exported: BTreeSet<&str> = Names::ALL.iter().map(|names| names.symbol).collect();
     let mut messages: Vec<&CallInfo> = CallInfo::ALL
         .iter()
-        .filter(|call| !exported.contains(call.name))
+        .filter(|call| call.number != 0)
         .collect();
     messages.sort_by_key(|call| call.number);
 
@@ -89,24 +88,97 @@ pub fn table() -> String {
         );
     }
     text.push_str(
-        "\n## Messages\n\n\
-         Calls on the wire that are no function of their own; the functions above name those that carry them. \
-         docs/protocol.md has their fields.\n\n\
-         | call | name | result | what it does |\n\
-         |---|---|---|---|\n",
+        "\n## Calls on the wire\n\n\
+         The fields travel in the order written, as docs/protocol.md says; behind a handle's type stands \
+         whether the call makes or ends it.\n\n\
+         | call | name | result | request | reply | what it does |\n\
+         |---|---|---|---|---|---|\n",
     );
+    let fields = wire_fields();
     for call in messages {
+        let (request, reply) = fields.get(call.name).cloned().unwrap_or_default();
         line(
             &mut text,
             &[
                 &call.number.to_string(),
                 &format!("`{}`", call.name),
                 mode(call.mode),
+                &request.join(", "),
+                &reply.join(", "),
                 call.doc.trim(),
             ],
         );
     }
     text
+}
+
+/// A field's name and type, as they are declared.
+type Declared = (&'static str, &'static str);
+/// A call's fields, as people read them: the request's, the reply's.
+type Fields = (Vec<String>, Vec<String>);
+
+macro_rules! declared {
+    (
+        auto { $($(#[$adoc:meta])+ $anum:literal $aname:ident ($abase:literal, $asince:literal) $amode:ident ($($ap:ident: $at:ty),*);)* }
+        wire { $($(#[$wdoc:meta])+ $wnum:literal $wname:ident $wmode:ident {$($wf:ident: $wt:ty),*} -> {$($rf:ident: $rt:ty),*};)* }
+        guest { $($guest:tt)* }
+    ) => {
+        /// The parameters of the functions that travel by their declaration alone.
+        const PARAMETERS: &[(&str, &[Declared])] =
+            &[$((stringify!($aname), &[$((stringify!($ap), stringify!($at))),*])),*];
+        /// The fields of the messages: the request's, the reply's.
+        const MESSAGES: &[(&str, &[Declared], &[Declared])] = &[$((
+            stringify!($wname),
+            &[$((stringify!($wf), stringify!($wt))),*],
+            &[$((stringify!($rf), stringify!($rt))),*],
+        )),*];
+    };
+}
+cuda_abi::with_calls!(declared);
+
+fn wire_fields() -> BTreeMap<&'static str, Fields> {
+    let mut all = BTreeMap::new();
+    for (name, parameters) in PARAMETERS {
+        let (mut request, mut reply) = Fields::default();
+        for (field, declared) in *parameters {
+            // As the compiler prints it, which is with spaces anywhere.
+            let declared = declared.replace(' ', "");
+            let (kind, inner) = declared
+                .trim_end_matches('>')
+                .split_once('<')
+                .unwrap_or(("", &declared));
+            match kind {
+                "Out" | "Opt" => reply.push(field_of(field, inner)),
+                "New" => request.push(format!("{field}: u32 {inner}, new")),
+                "End" => request.push(format!("{field}: u32 {inner}, ended")),
+                "Use" => request.push(format!("{field}: u32 {inner}")),
+                _ => request.push(field_of(field, inner)),
+            }
+        }
+        all.insert(*name, (request, reply));
+    }
+    for (name, request, reply) in MESSAGES {
+        let of = |fields: &[Declared]| fields.iter().map(|(name, t)| field_of(name, t)).collect();
+        all.insert(*name, (of(request), of(reply)));
+    }
+    all
+}
+
+/// A field with the type that it has on the wire.
+fn field_of(name: &str, declared: &str) -> String {
+    let travels = match declared.replace(' ', "").as_str() {
+        "usize" => "u64".to_owned(),
+        "Uuid" => "u8 × 16".to_owned(),
+        "[u32;3]" => "u32 × 3".to_owned(),
+        other => match other
+            .strip_prefix("Id<")
+            .and_then(|kind| kind.strip_suffix('>'))
+        {
+            Some(kind) => format!("u32 {kind}"),
+            None => other.to_owned(),
+        },
+    };
+    format!("{name}: {travels}")
 }
 
 fn line(text: &mut String, cells: &[&str]) {
@@ -140,11 +212,27 @@ mod tests {
     #[test]
     fn every_function_and_message_has_its_line() {
         let table = table();
-        let lines = table.lines().filter(|line| line.starts_with("| `")).count();
+        let lines = table
+            .lines()
+            .filter(|line| line.starts_with("| `cu"))
+            .count();
         assert_eq!(lines, Names::ALL.len());
         for call in CallInfo::ALL {
             assert!(table.contains(&format!("`{}`", call.name)), "{}", call.name);
         }
+        let fields = wire_fields();
+        for call in CallInfo::ALL.iter().filter(|call| call.number != 0) {
+            assert!(fields.contains_key(call.name), "{}", call.name);
+        }
+        assert_eq!(
+            fields["cuEventElapsedTime"],
+            (
+                vec!["hStart: u32 Event".to_owned(), "hEnd: u32 Event".to_owned()],
+                vec!["pMilliseconds: f32".to_owned()]
+            )
+        );
+        assert_eq!(fields["cuStreamCreate"].0[0], "phStream: u32 Stream, new");
+        assert_eq!(fields["Launch"].0[2], "grid: u32 × 3");
         // A bar inside a cell would break the table.
         assert!(CallInfo::ALL.iter().all(|call| !call.doc.contains('|')));
     }
