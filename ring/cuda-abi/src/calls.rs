@@ -377,6 +377,12 @@ macro_rules! tables {
 with_calls!(tables);
 
 impl Wire {
+    /// Whether the call is about the calling thread's context. Devices are asked about without one, and
+    /// contexts made and ended.
+    pub fn needs_context(self) -> bool {
+        !matches!(self as u16, 1..=9 | 126..=139)
+    }
+
     /// When this call's result is known.
     pub fn mode(self) -> Mode {
         CallInfo::ALL

@@ -347,10 +347,15 @@ impl Host {
                 bail!("left: workers {workers:?}, devices {devices:?}");
             }
             let store = self.dom0()?.store()?;
-            for path in ["/local/domain/0/backend/vgpu", "/libxl"] {
-                let left = store.directory(path)?.unwrap_or_default();
+            let listed = |path: &str| anyhow::Ok(store.directory(path)?.unwrap_or_default());
+            let mut folders = vec!["/local/domain/0/backend/vgpu".to_owned()];
+            for domain in listed("/libxl")? {
+                folders.push(format!("/libxl/{domain}/device/vgpu"));
+            }
+            for folder in folders {
+                let left = listed(&folder)?;
                 if !left.is_empty() {
-                    bail!("left in XenStore: {path}: {left:?}");
+                    bail!("left in XenStore: {folder}: {left:?}");
                 }
             }
             Ok(true)

@@ -150,7 +150,12 @@ impl Executor {
                 .completer
                 .complete(ticket, &[&encode_reply::<()>(Err(error))])?);
         }
-        let end = match self.make_current(header.context) {
+        let current = if number.needs_context() {
+            self.make_current(header.context)
+        } else {
+            Ok(())
+        };
+        let end = match current {
             Ok(()) => self.carry_out(call, header.context, ticket),
             Err(error) => End_::Now(Err(error)),
         };

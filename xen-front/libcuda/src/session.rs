@@ -8,7 +8,7 @@ use crate::context;
 use crate::handles::{Handles, lock};
 use crate::memory::Memory;
 use crate::module::Modules;
-use cuda_abi::{CuResult, Wire};
+use cuda_abi::CuResult;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -212,7 +212,7 @@ impl Session {
 
     fn submit<R: Request>(&self, request: &R, wants_answer: bool) -> Result<Ticket, CuResult> {
         let context = context::current();
-        if context == 0 && needs_context(R::CALL) {
+        if context == 0 && R::CALL.needs_context() {
             return Err(CuResult::INVALID_CONTEXT);
         }
         self.front
@@ -240,11 +240,6 @@ impl Session {
             }
         }
     }
-}
-
-/// Devices are asked about without a context, and contexts made.
-fn needs_context(call: Wire) -> bool {
-    !matches!(call as u16, 1..=9 | 126..=135)
 }
 
 /// What a dead channel means to the program: as after a fatal error of a GPU, every later call fails.
