@@ -541,17 +541,17 @@ impl Lower<'_, '_, '_> {
         let value = self.read(from, ty)?;
         let value = self.widen(value, ty);
         let value = self.single_function(form, value)?;
-        let value = self.to_format(value, Type::F32, ty, Rounding::Nearest);
+        let value = self.reformat(value, Type::F32, ty, Rounding::Nearest);
         self.write(to, ty, value)
     }
 
     /// A half-precision value in single precision.
     pub(super) fn widen(&mut self, value: Value, ty: Type) -> Value {
-        self.to_format(value, ty, Type::F32, Rounding::Nearest)
+        self.reformat(value, ty, Type::F32, Rounding::Nearest)
     }
 
     /// A value of one floating-point type as another.
-    pub(super) fn to_format(
+    pub(super) fn reformat(
         &mut self,
         value: Value,
         from: Type,

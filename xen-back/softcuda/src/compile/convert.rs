@@ -105,7 +105,7 @@ impl Lower<'_, '_, '_> {
             let mut parts = Vec::new();
             for part in [low, high] {
                 let value = self.read(part, Type::F32)?;
-                let value = self.to_format(
+                let value = self.reformat(
                     value,
                     Type::F32,
                     half,
@@ -198,7 +198,7 @@ impl Lower<'_, '_, '_> {
         }
         let single = self.widen(value, ty);
         let single = self.saturate(single);
-        self.to_format(single, Type::F32, ty, Rounding::Nearest)
+        self.reformat(single, Type::F32, ty, Rounding::Nearest)
     }
 
     fn extend(&mut self, value: Value, ty: Type) -> Value {
@@ -285,7 +285,7 @@ impl Lower<'_, '_, '_> {
         match (from, to, rounding) {
             (Type::F32, Type::F64, _) => self.b.ins().fpromote(types::F64, value),
             (Type::F64, Type::F32, Rounding::Nearest) => self.b.ins().fdemote(types::F32, value),
-            _ => self.to_format(value, from, to, rounding),
+            _ => self.reformat(value, from, to, rounding),
         }
     }
 

@@ -132,8 +132,13 @@ fn target() -> Result<&'static Target, PtxError> {
     })
 }
 
-/// Compiles a module.
+/// Compiles a module. A panic in the code generator is the text's error, not the process's end.
 pub(crate) fn compile(module: &Module<'_>) -> Result<Compiled, PtxError> {
+    catch_unwind(AssertUnwindSafe(|| compile_module(module)))
+        .unwrap_or_else(|_| Err(internal(1, "the text made the code generator fail")))
+}
+
+fn compile_module(module: &Module<'_>) -> Result<Compiled, PtxError> {
     let target = target()?;
     let layout = Layout::new(module, target.has_fma, target.has_rounding)?;
     let functions: Vec<usize> = (0..module.functions.len())
@@ -145,7 +150,7 @@ pub(crate) fn compile(module: &Module<'_>) -> Result<Compiled, PtxError> {
     let work = || {
         let mut scratch = (Context::new(), FunctionBuilderContext::new());
         while let Some(&index) = functions.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let result = compile_guarded(target, &layout, index, &mut scratch);
+            let result = compile_function(target, &layout, index, &mut scratch);
             if let Some(slot) = functions
                 .iter()
                 .position(|&other| other == index)
@@ -242,24 +247,7 @@ fn internal(line: u32, what: &str) -> PtxError {
     PtxError::unsupported(line, format!("{what} (an error of softcuda's)"))
 }
 
-/// Compiles one function. A panic in the code generator is the text's error, not the process's end.
-fn compile_guarded(
-    target: &Target,
-    layout: &Layout<'_>,
-    index: usize,
-    scratch: &mut (Context, FunctionBuilderContext),
-) -> FunctionResult {
-    let line = layout.module.functions[index].line;
-    catch_unwind(AssertUnwindSafe(|| {
-        compile_function(target, layout, index, scratch)
-    }))
-    .unwrap_or_else(|_| {
-        // What the panic left behind is not used again.
-        *scratch = (Context::new(), FunctionBuilderContext::new());
-        Err(internal(line, "the function made the code generator fail"))
-    })
-}
-
+/// Compiles one function.
 fn compile_function(
     target: &Target,
     layout: &Layout<'_>,

@@ -83,7 +83,7 @@ impl Lower<'_, '_, '_> {
                     .ok_or_else(|| form.invalid("up, down, bfly or idx is missing"))?;
                 let ty = form.ty()?;
                 form.finish()?;
-                let (&[_, ref value, ref lane, ref clamp], mask) =
+                let ([_, value, lane, clamp], mask) =
                     operands.split_at_checked(4).ok_or_else(missing)?
                 else {
                     return Err(missing());

@@ -219,10 +219,13 @@ fn round(
     };
     kept += u128::from(up);
     // A subnormal that reaches the hidden bit is the least normal number by the same sum.
-    let biased = (top.max(least) - least) as i64;
-    let bits = (biased << fraction) + kept as i64;
     let infinity = format.infinity() as i64;
-    if bits >= infinity || top > format.bias() {
+    let bits = if top > format.bias() {
+        infinity
+    } else {
+        (i64::from(top.max(least) - least) << fraction) + kept as i64
+    };
+    if bits >= infinity {
         let away = match rounding {
             Rounding::Nearest => true,
             Rounding::Zero => false,
@@ -459,7 +462,7 @@ fn divide(x: Number, y: Number, pack: impl Fn(bool, Kind) -> u64) -> u64 {
             let (a, p) = aligned(a, p, 126);
             let (b, q) = aligned(b, q, 62);
             // At least 64 bits of quotient.
-            let quotient = a / b << 1 | u128::from(a % b != 0);
+            let quotient = (a / b) << 1 | u128::from(a % b != 0);
             Kind::Finite {
                 magnitude: quotient,
                 exponent: p - q - 1,
@@ -495,5 +498,246 @@ fn root(x: Number, pack: impl Fn(bool, Kind) -> u64) -> u64 {
                 },
             )
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn op(operation: Operation, format: Format, rounding: Rounding, args: [u64; 3]) -> u64 {
+        let code = Code {
+            operation,
+            from: format,
+            to: format,
+            rounding,
+            ftz: false,
+            sat: false,
+        };
+        compute(code.bits(), args[0], args[1], args[2])
+    }
+
+    /// Numbers of every kind: any bits, and those where something changes.
+    fn any_f32() -> impl Strategy<Value = f32> {
+        let special = [
+            0,
+            1,
+            2,
+            0x007f_ffff,
+            0x0080_0000,
+            0x3f80_0000,
+            0x3f80_0001,
+            0x4b00_0000,
+            0x7f7f_ffff,
+            0x7f80_0000,
+            0x7fc0_0000,
+        ];
+        prop_oneof![
+            any::<u32>().prop_map(f32::from_bits),
+            (0_usize..special.len(), any::<bool>())
+                .prop_map(move |(at, sign)| f32::from_bits(special[at] | u32::from(sign) << 31)),
+            (-200_i32..200, 1_i32..16).prop_map(|(n, d)| n as f32 / d as f32),
+        ]
+    }
+
+    fn any_f64() -> impl Strategy<Value = f64> {
+        prop_oneof![
+            any::<u64>().prop_map(f64::from_bits),
+            any_f32().prop_map(f64::from),
+            (any_f32(), -60_i32..60)
+                .prop_map(|(x, e)| f64::from(x) * 2_f64.powi(e) * (1.0 + f64::EPSILON)),
+        ]
+    }
+
+    fn same32(got: u64, want: f32) -> bool {
+        let got = f32::from_bits(got as u32);
+        got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan()
+    }
+
+    fn same64(got: u64, want: f64) -> bool {
+        got == want.to_bits() || f64::from_bits(got).is_nan() && want.is_nan()
+    }
+
+    const BINARY: [Operation; 4] = [
+        Operation::Add,
+        Operation::Sub,
+        Operation::Mul,
+        Operation::Div,
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        #[test]
+        fn rounding_to_nearest_is_the_hosts(a in any_f32(), b in any_f32(), c in any_f32(), x in any_f64(), y in any_f64(), z in any_f64()) {
+            let nearest = |operation, format, args| op(operation, format, Rounding::Nearest, args);
+            let bits = [a, b, c].map(|v| u64::from(v.to_bits()));
+            for (operation, want) in BINARY.into_iter().zip([a + b, a - b, a * b, a / b]) {
+                prop_assert!(same32(nearest(operation, Format::F32, bits), want), "{:?} {} {}", operation, a, b);
+            }
+            prop_assert!(same32(nearest(Operation::Fma, Format::F32, bits), a.mul_add(b, c)), "{a} {b} {c}");
+            prop_assert!(same32(nearest(Operation::Sqrt, Format::F32, bits), a.sqrt()), "{a}");
+            let bits = [x, y, z].map(f64::to_bits);
+            for (operation, want) in BINARY.into_iter().zip([x + y, x - y, x * y, x / y]) {
+                prop_assert!(same64(nearest(operation, Format::F64, bits), want), "{:?} {} {}", operation, x, y);
+            }
+            prop_assert!(same64(nearest(Operation::Fma, Format::F64, bits), x.mul_add(y, z)), "{x} {y} {z}");
+            prop_assert!(same64(nearest(Operation::Sqrt, Format::F64, bits), x.sqrt()), "{x}");
+            let narrow = Code { operation: Operation::Convert, from: Format::F64, to: Format::F32, rounding: Rounding::Nearest, ftz: false, sat: false };
+            prop_assert!(same32(compute(narrow.bits(), bits[0], 0, 0), x as f32));
+        }
+
+        #[test]
+        fn no_code_and_no_bits_make_it_panic(code in 0_u32..1 << 12, a in any::<u64>(), b in any::<u64>(), c in any::<u64>()) {
+            let small = |bits: u64| bits >> 48;
+            compute(code, a, b, c);
+            compute(code, small(a), small(b), small(c));
+            compute(code, a >> 32, b >> 32, c >> 32);
+        }
+
+        #[test]
+        fn integers_become_the_hosts_floats(v in any::<i64>()) {
+            let of = |operation, to| {
+                let code = Code { operation, from: to, to, rounding: Rounding::Nearest, ftz: false, sat: false };
+                compute(code.bits(), v.cast_unsigned(), 0, 0)
+            };
+            prop_assert!(same32(of(Operation::FromSigned, Format::F32), v as f32));
+            prop_assert!(same64(of(Operation::FromSigned, Format::F64), v as f64));
+            prop_assert!(same32(of(Operation::FromUnsigned, Format::F32), v.cast_unsigned() as f32));
+            prop_assert!(same64(of(Operation::FromUnsigned, Format::F64), v.cast_unsigned() as f64));
+        }
+
+        /// Down and up are neighbours around the exact value, equal where it is representable; nearest is one of
+        /// them, and toward zero the one with the lesser magnitude.
+        #[test]
+        fn directed_roundings_bracket(x in any_f64(), y in any_f64(), z in any_f64(), which in 0_usize..6) {
+            let operation = [Operation::Add, Operation::Sub, Operation::Mul, Operation::Div, Operation::Fma, Operation::Sqrt][which];
+            let args = [x, y, z].map(f64::to_bits);
+            let get = |rounding| f64::from_bits(op(operation, Format::F64, rounding, args));
+            let (nearest, zero, down, up) = (get(Rounding::Nearest), get(Rounding::Zero), get(Rounding::Down), get(Rounding::Up));
+            if nearest.is_nan() {
+                prop_assert!(zero.is_nan() && down.is_nan() && up.is_nan());
+                return Ok(());
+            }
+            prop_assert!(down <= up);
+            prop_assert!(down == up || down.next_up() == up, "{down} {up}");
+            prop_assert!(nearest == down || nearest == up);
+            prop_assert!(zero == if nearest > 0.0 || down >= 0.0 && up > 0.0 { down } else { up }, "{zero} {down} {up}");
+            // The residual of the nearest result, which is exact for these, says on which side the value lies.
+            let residual = match operation {
+                Operation::Mul if nearest.is_normal() && nearest.abs() > 1e-200 && nearest.abs() < 1e300 => Some(x.mul_add(y, -nearest)),
+                Operation::Div if [x, y, nearest].iter().all(|v| v.is_normal() && (1e-100..1e100).contains(&v.abs())) => {
+                    Some((-nearest).mul_add(y, x) * y.signum())
+                }
+                _ => None,
+            };
+            if let Some(residual) = residual {
+                prop_assert_eq!(residual == 0.0, down == up);
+                if residual > 0.0 { prop_assert_eq!(nearest, down) }
+                if residual < 0.0 { prop_assert_eq!(nearest, up) }
+            }
+        }
+    }
+
+    /// A half's value by its definition.
+    fn half(bits: u16) -> f64 {
+        let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
+        let (exponent, fraction) = (i32::from(bits >> 10 & 31), f64::from(bits & 0x3ff));
+        match exponent {
+            0 => sign * fraction * 2_f64.powi(-24),
+            _ => sign * (1024.0 + fraction) * 2_f64.powi(exponent - 25),
+        }
+    }
+
+    #[test]
+    fn halves_convert_to_the_nearest_of_all() {
+        let convert = |from, to, bits| {
+            let code = Code {
+                operation: Operation::Convert,
+                from,
+                to,
+                rounding: Rounding::Nearest,
+                ftz: false,
+                sat: false,
+            };
+            compute(code.bits(), bits, 0, 0)
+        };
+        // All finite positive halves, and the overflow threshold's neighbour.
+        for bits in 0..0x7c00_u16 {
+            let value = half(bits);
+            assert_eq!(
+                f64::from_bits(convert(Format::F16, Format::F64, u64::from(bits))),
+                value
+            );
+            assert_eq!(
+                convert(Format::F64, Format::F16, value.to_bits()),
+                u64::from(bits)
+            );
+            let above = if bits == 0x7bff {
+                65536.0
+            } else {
+                half(bits + 1)
+            };
+            let middle = f64::midpoint(value, above);
+            let even = u64::from(bits + (bits & 1));
+            assert_eq!(
+                convert(Format::F64, Format::F16, middle.to_bits()),
+                even,
+                "{middle}"
+            );
+            assert_eq!(
+                convert(Format::F64, Format::F16, middle.next_up().to_bits()),
+                u64::from(bits + 1)
+            );
+            assert_eq!(
+                convert(Format::F64, Format::F16, middle.next_down().to_bits()),
+                u64::from(bits)
+            );
+        }
+    }
+
+    #[test]
+    fn least_and_greatest_of_numbers_and_nans() {
+        let f = |operation, a: f32, b: f32| {
+            op(
+                operation,
+                Format::F32,
+                Rounding::Nearest,
+                [u64::from(a.to_bits()), u64::from(b.to_bits()), 0],
+            )
+        };
+        assert!(same32(f(Operation::Min, 0.0, -0.0), -0.0));
+        assert!(same32(f(Operation::Max, -0.0, 0.0), 0.0));
+        assert!(same32(f(Operation::Min, f32::NAN, 3.0), 3.0));
+        assert!(same32(f(Operation::Max, 3.0, f32::NAN), 3.0));
+        assert!(same32(f(Operation::MinNan, f32::NAN, 3.0), f32::NAN));
+        assert!(same32(f(Operation::Max, f32::NEG_INFINITY, -2.0), -2.0));
+    }
+
+    #[test]
+    fn flushing_and_saturating() {
+        let f = |a: f32, b: f32| {
+            let code = Code {
+                operation: Operation::Mul,
+                from: Format::F32,
+                to: Format::F32,
+                rounding: Rounding::Zero,
+                ftz: true,
+                sat: true,
+            };
+            f32::from_bits(compute(
+                code.bits(),
+                u64::from(a.to_bits()),
+                u64::from(b.to_bits()),
+                0,
+            ) as u32)
+        };
+        assert_eq!(f(f32::MIN_POSITIVE / 2.0, 1e30), 0.0);
+        assert_eq!(f(f32::MIN_POSITIVE, 0.5).to_bits(), 0);
+        assert_eq!(f(3.0, 3.0), 1.0);
+        assert_eq!(f(0.5, 0.5), 0.25);
+        assert_eq!(f(f32::NAN, 0.5).to_bits(), 0);
+        assert_eq!(f(-1.0, 0.5).to_bits(), 0);
     }
 }

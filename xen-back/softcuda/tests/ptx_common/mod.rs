@@ -1,6 +1,13 @@
 //! A device for tests of compiled PTX: memory with its table of valid bytes, and a way to launch.
 //! Each test file uses a part of it.
-#![allow(dead_code, missing_docs)]
+#![allow(
+    dead_code,
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "for tests"
+)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 
@@ -36,9 +43,11 @@ impl Args {
     }
 
     pub fn add<T: Plain>(mut self, value: T) -> Self {
-        self.0.resize(self.0.len().next_multiple_of(size_of::<T>()), 0);
+        self.0
+            .resize(self.0.len().next_multiple_of(size_of::<T>()), 0);
         // SAFETY: plain numbers have no padding.
-        let bytes = unsafe { std::slice::from_raw_parts((&raw const value).cast::<u8>(), size_of::<T>()) };
+        let bytes =
+            unsafe { std::slice::from_raw_parts((&raw const value).cast::<u8>(), size_of::<T>()) };
         self.0.extend_from_slice(bytes);
         self
     }
@@ -50,14 +59,22 @@ impl Device {
         // SAFETY: the size is not zero.
         let base = unsafe { alloc_zeroed(layout) };
         assert!(!base.is_null());
-        Self { base, layout, valid: vec![0; layout.size() / GRANULE as usize], next: 4096 }
+        Self {
+            base,
+            layout,
+            valid: vec![0; layout.size() / GRANULE as usize],
+            next: 4096,
+        }
     }
 
     /// Address of a new allocation, followed by unallocated bytes.
     pub fn allocate(&mut self, bytes: usize) -> u64 {
         let start = self.next;
         self.next = (start + bytes as u64 + MemoryView::GUARD).next_multiple_of(256);
-        assert!(self.next as usize <= self.layout.size(), "the test's device is too small");
+        assert!(
+            self.next as usize <= self.layout.size(),
+            "the test's device is too small"
+        );
         let mut left = bytes as u64;
         let mut granule = (start / GRANULE) as usize;
         while left > 0 {
@@ -81,7 +98,10 @@ impl Device {
 
     pub fn download<T: Plain>(&self, address: u64, count: usize) -> Vec<T> {
         let end = self.base as usize + self.layout.size();
-        assert!(address as usize >= self.base as usize && address as usize + count * size_of::<T>() <= end);
+        assert!(
+            address as usize >= self.base as usize
+                && address as usize + count * size_of::<T>() <= end
+        );
         // SAFETY: within the device's memory, which any bits are valid numbers of.
         unsafe { std::slice::from_raw_parts(address as *const T, count) }.to_vec()
     }
@@ -89,7 +109,13 @@ impl Device {
     pub fn view(&self) -> MemoryView {
         // SAFETY: base and size are multiples of 4096; all of the memory is mapped while `self` lives, and
         // tests hold no reference to it while a kernel runs.
-        unsafe { MemoryView::new(self.base as u64, self.layout.size() as u64, self.valid.as_ptr()) }
+        unsafe {
+            MemoryView::new(
+                self.base as u64,
+                self.layout.size() as u64,
+                self.valid.as_ptr(),
+            )
+        }
     }
 
     pub fn launch(
@@ -112,7 +138,11 @@ impl Device {
         dynamic_shared: u32,
         args: &Args,
     ) -> Result<(), Fault> {
-        let kernel = program.kernels().iter().position(|info| info.name == kernel).expect("the kernel is there");
+        let kernel = program
+            .kernels()
+            .iter()
+            .position(|info| info.name == kernel)
+            .expect("the kernel is there");
         program.launch(&Launch {
             kernel,
             grid: grid.into().0,
@@ -125,8 +155,11 @@ impl Device {
 
     /// Places a program's variables in this memory and writes their initial values.
     pub fn bind(&mut self, program: &Program) -> Vec<u64> {
-        let addresses: Vec<u64> =
-            program.variables().iter().map(|variable| self.allocate(variable.bytes as usize)).collect();
+        let addresses: Vec<u64> = program
+            .variables()
+            .iter()
+            .map(|variable| self.allocate(variable.bytes as usize))
+            .collect();
         program.bind_variables(&addresses).unwrap();
         for (index, &address) in addresses.iter().enumerate() {
             let image = program.image(index);
@@ -171,7 +204,12 @@ pub fn module(text: &str) -> String {
 }
 
 pub fn compile(text: &str) -> Program {
-    Program::compile(&module(text)).unwrap_or_else(|error| panic!("{error}\n{text}"))
+    compiled(&module(text))
+}
+
+/// A whole text, compiled.
+pub fn compiled(text: &str) -> Program {
+    Program::compile(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
 /// Numbers that look random and are always the same.
@@ -179,7 +217,10 @@ pub struct Numbers(pub u64);
 
 impl Numbers {
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         let x = self.0 ^ (self.0 >> 33);
         x.wrapping_mul(0xff51_afd7_ed55_8ccd) ^ (x >> 29)
     }
