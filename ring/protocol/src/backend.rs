@@ -10,6 +10,8 @@ use crate::packet::{WireEvent, WireExtent};
 
 /// The worker's end of the socket pair.
 pub const WORKER_FD: i32 = 3;
+/// Most regions of one process beside its arena.
+pub const REGION_LIMIT: usize = 1024;
 
 messages! {
     /// The channel to serve. The first message.

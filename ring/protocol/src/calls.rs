@@ -161,6 +161,12 @@ pub fn encode_reply<T: Codec>(result: Result<T, CuResult>) -> Vec<u8> {
 pub fn decode_reply<T: Codec>(bytes: &[u8]) -> Result<Result<T, CuResult>, DecodeError> {
     let mut from = Reader::new(bytes);
     let header = ReplyHeader::take(&mut from)?;
+    if header.reserved != 0 {
+        return Err(DecodeError::Invalid {
+            what: "reserved field",
+            value: header.reserved.into(),
+        });
+    }
     if header.status != CuResult::SUCCESS.0 {
         from.end()?;
         return Ok(Err(CuResult(header.status)));

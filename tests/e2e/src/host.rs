@@ -327,7 +327,9 @@ impl Host {
             else {
                 continue;
             };
-            if fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe == worker) {
+            // Not /proc/PID/exe: workers keep that to themselves.
+            let name = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if name.split(|byte| *byte == 0).next() == Some(worker.as_os_str().as_encoded_bytes()) {
                 found.push(pid);
             }
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vgpu_protocol::PROTOCOL_VERSION;
 use vgpu_protocol::admin::ChannelInfo;
-use vgpu_protocol::backend::{FromBackd, FromWorker, MapRegion, Serve, UnmapRegion};
+use vgpu_protocol::backend::{FromBackd, FromWorker, MapRegion, REGION_LIMIT, Serve, UnmapRegion};
 use vgpu_protocol::codec::Bytes;
 use vgpu_protocol::control::{
     AddRegion, Answer, NAME_LIMIT, OpenChannel, RemoveRegion, Request, Status, TEXT_LIMIT,
@@ -29,8 +29,6 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 const REGION_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a worker has to end when asked to.
 const END_PATIENCE: Duration = Duration::from_secs(5);
-/// Most regions of one channel.
-const REGIONS_LIMIT: usize = 4096;
 
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
@@ -269,9 +267,9 @@ impl Channels {
                 add.region
             )));
         }
-        if channel.regions.len() >= REGIONS_LIMIT {
+        if channel.regions.len() >= REGION_LIMIT {
             return Err(Refusal::Invalid(format!(
-                "a channel has at most {REGIONS_LIMIT} regions"
+                "a channel has at most {REGION_LIMIT} regions"
             )));
         }
         let reserved = account.reserve(0, add.pages)?;

@@ -2,8 +2,8 @@
 //!
 //! `auto` calls run from their declaration; the messages of the `wire` list have a method each. Posted
 //! calls answer nothing: the first error waits for the next call that is answered, which is then not
-//! carried out. Must never block the queue on the device, nor give the driver a number of the guest's
-//! as a pointer to this process's memory.
+//! carried out. Must never wait for the device itself (a driver that stages a copy from memory it has not
+//! registered may), nor give the driver a number of the guest's as a pointer to this process's memory.
 
 use crate::blocking::Blocking;
 use crate::param::Argument;
@@ -325,7 +325,13 @@ impl Executor {
                 .map(|device| reply::RegionPin { device })),
             Call::RegionUnpin(r) => {
                 let regions = self.regions.clone();
-                self.may_block(ticket, move |driver| regions.unpin(r.region, driver))
+                self.may_block(ticket, move |driver| {
+                    // Copies from and to it may be under way. A fault of the context's own is told by
+                    // other calls; the memory goes all the same.
+                    // SAFETY: waits for the context that is current in this thread.
+                    let _ = unsafe { driver.cuCtxSynchronize() };
+                    regions.unpin(r.region, driver)
+                })
             }
             Call::Fence(_) => now(Ok(())),
             Call::Launch(r) => now(self.launch(r, context)),

@@ -10,12 +10,10 @@ use std::collections::HashMap;
 use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use vgpu_protocol::backend::REGION_LIMIT;
 use vgpu_protocol::codec::Range;
 use vgpu_ring::Arena;
 use xen::Mapping;
-
-/// Most regions of one process beside the arena.
-pub const REGION_LIMIT: usize = 1024;
 
 /// Granted memory beside the arena.
 #[derive(Debug)]

@@ -43,32 +43,52 @@ const DENIED: &[i64] = &[
     libc::SYS_pidfd_getfd,
 ];
 
+/// Requests to Xen's devices that backd makes for its workers. A worker has the descriptors, to mmap
+/// and to notify: it must not map what another guest granted, nor bind another event channel.
+const DENIED_REQUESTS: &[u64] = &[
+    0x0018_4700, // IOCTL_GNTDEV_MAP_GRANT_REF
+    0x0010_4708, // IOCTL_GNTDEV_GRANT_COPY
+    0x0004_4500, // IOCTL_EVTCHN_BIND_VIRQ
+    0x0008_4501, // IOCTL_EVTCHN_BIND_INTERDOMAIN
+    0x0004_4502, // IOCTL_EVTCHN_BIND_UNBOUND_PORT
+];
+
+/// Refuses a call whose argument number `argument` is one of these values.
+fn refuse(
+    argument: u8,
+    values: impl IntoIterator<Item = u64>,
+) -> Result<Vec<SeccompRule>, SandboxError> {
+    let rule = |value| {
+        let condition =
+            SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)?;
+        SeccompRule::new(vec![condition])
+    };
+    let rules: Result<Vec<_>, seccompiler::BackendError> = values.into_iter().map(rule).collect();
+    rules.map_err(|e| SandboxError(e.to_string()))
+}
+
 /// Confines every thread of this process, for good.
 pub fn confine() -> Result<(), SandboxError> {
     let fail = |e: &dyn std::fmt::Display| SandboxError(e.to_string());
+    // Other workers run as the same user: none may read or write this one's memory.
+    // SAFETY: changes an attribute of this process.
+    if unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) } == -1 {
+        return Err(fail(&std::io::Error::last_os_error()));
+    }
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         DENIED.iter().map(|call| (*call, Vec::new())).collect();
-    // No sockets beyond the machine: AF_INET, AF_INET6, AF_PACKET, AF_VSOCK.
+    // No sockets beyond the machine.
     let families = [
         libc::AF_INET,
         libc::AF_INET6,
         libc::AF_PACKET,
         libc::AF_VSOCK,
     ];
-    let sockets = families
-        .iter()
-        .map(|family| {
-            let condition = SeccompCondition::new(
-                0,
-                SeccompCmpArgLen::Dword,
-                SeccompCmpOp::Eq,
-                *family as u64,
-            )?;
-            SeccompRule::new(vec![condition])
-        })
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| fail(&e))?;
-    rules.insert(libc::SYS_socket, sockets);
+    rules.insert(
+        libc::SYS_socket,
+        refuse(0, families.map(|family| family as u64))?,
+    );
+    rules.insert(libc::SYS_ioctl, refuse(1, DENIED_REQUESTS.iter().copied())?);
     let arch = std::env::consts::ARCH
         .try_into()
         .map_err(|e: seccompiler::BackendError| fail(&e))?;
@@ -101,8 +121,12 @@ mod tests {
                 libc::execve(path, arguments.as_ptr(), std::ptr::null());
                 let exec = *libc::__errno_location() == libc::EPERM;
                 let inet = libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0) == -1;
+                // Refused before the kernel looks at the descriptor.
+                let map =
+                    libc::ioctl(-1, 0x0018_4700) == -1 && *libc::__errno_location() == libc::EPERM;
+                let private = libc::prctl(libc::PR_GET_DUMPABLE) == 0;
                 let unix = libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0) >= 0;
-                i32::from(confined && exec && inet && unix)
+                i32::from(confined && exec && inet && unix && map && private)
             };
             // SAFETY: ends the child at once.
             unsafe { libc::_exit(verdict) };

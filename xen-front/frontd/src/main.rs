@@ -26,7 +26,7 @@ struct Arguments {
     #[arg(long, default_value_t = 0)]
     devid: u32,
     /// Bytes of a program's submission ring: a power of two from 4096
-    #[arg(long, value_name = "BYTES", default_value_t = 64 * 1024)]
+    #[arg(long, value_name = "BYTES", default_value_t = 256 * 1024)]
     sq: u32,
     /// Bytes of a program's completion ring: a power of two from 4096
     #[arg(long, value_name = "BYTES", default_value_t = 64 * 1024)]
@@ -56,6 +56,7 @@ fn main() -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&arguments.log).context("--log")?;
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_env_filter(filter)
         .init();
     // Before any thread is started.

@@ -89,6 +89,7 @@ fn log_to_stderr() {
         // A program that has a subscriber of its own keeps it.
         let _ = tracing_subscriber::fmt()
             .with_writer(std::io::stderr)
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
             .with_env_filter(filter)
             .try_init();
     });

@@ -6,6 +6,8 @@ vgpu-backd --driver /opt/xen-vgpu/lib/softcuda/libcuda.so.1 >/run/backd.log 2>&1
 backd=$!
 check "backd answers" retry 60 xl-vgpu list
 
+has_worker() { xl-vgpu list --json | tr -d ' \n' | sed 's/{"name"/\n&/g' | grep "\"name\":\"$1\"," | grep -q '"worker":[0-9]'; }
+
 one() { # NAME TYPE
   : >"/etc/xen-vgpu/domains.d/$1.toml"
   start_guest "$1" "$2" || return
@@ -16,7 +18,7 @@ one() { # NAME TYPE
     check "$1: its programs end well again" guest wait "$1" '^GUEST EXIT 0;' 300 2
   fi
   # A program is still running in it.
-  check "$1: has a worker" sh -c "xl-vgpu list --json | grep -q '\"name\":\"$1\".*\"worker\":[0-9]'"
+  check "$1: has a worker" retry 30 has_worker "$1"
   check "$1: xl destroy" xl destroy "$1"
 }
 
@@ -26,10 +28,10 @@ by_hand() { # NAME TYPE
   check "$1: xl-vgpu attach" xl-vgpu attach "$1"
   refute "$1: xl-vgpu attach again" xl-vgpu attach "$1"
   check "$1: is told" guest tell "$1" go
-  check "$1: its programs end well" guest finish "$1" 300
+  check "$1: its programs end well" guest wait "$1" "programs ended with 0;" 300
   check "$1: xl-vgpu detach" xl-vgpu detach "$1"
   check "$1: is told" guest tell "$1" gone
-  check "$1: sees its device go" guest wait "$1" "ok - its device is gone" 60
+  check "$1: sees its device go" guest finish "$1" 120
   check "$1: xl destroy" xl destroy "$1"
 }
 

@@ -1,4 +1,6 @@
 . /lab/check.sh
+# What is started here goes on when this script has ended and the console hangs up.
+trap '' HUP
 if [ "$LAB_NAME" = third ]; then
   refute "has no device" xenstore-read device/vgpu/0/state
   await go 300
@@ -15,8 +17,9 @@ wait $matrixMul
 status=$((vectorAdd + $(cat /run/matrixMul)))
 [ $status = 0 ] || sed 's/^/# frontd: /' /run/frontd.log
 if [ "$LAB_NAME" = third ]; then
-  # What follows is after this guest's part has ended well.
-  (await gone 300; check "its device is gone" retry 30 sh -c '! xenstore-read device/vgpu/0/state') &
+  echo "programs ended with $status;"
+  await gone 300
+  check "its device is gone" retry 60 sh -c '! xenstore-read device/vgpu/0/state' || status=1
 else
   # Still running when dom0 ends this guest.
   (while true; do program vectorAdd --n 100003 --iterations 100000; done >/dev/null 2>&1) &
