@@ -1,6 +1,8 @@
 //! Texts that are not PTX, or not PTX that softcuda has: the right kind of error on the right line, and
 //! never a panic.
 
+#![allow(clippy::panic, reason = "helpers of tests")]
+
 mod ptx_common;
 
 use proptest::prelude::*;

@@ -1,5 +1,10 @@
 //! Instruction families on edge values against plain Rust.
 
+#![allow(
+    clippy::precedence,
+    reason = "shifts beside products read as the ISA writes them"
+)]
+
 mod ptx_common;
 
 use ptx_common::{Args, Device, Plain, compile};

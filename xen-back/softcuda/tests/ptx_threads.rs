@@ -1,5 +1,11 @@
 //! Threads together: barriers, warp instructions, calls, atomics, address spaces, and what goes wrong.
 
+#![allow(
+    clippy::precedence,
+    reason = "shifts beside products read as the ISA writes them"
+)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
 mod ptx_common;
 
 use ptx_common::{Args, Device, compile, module};

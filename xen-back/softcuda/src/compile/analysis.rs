@@ -39,6 +39,10 @@ pub(super) fn end(instruction: &Instruction<'_>, call_waits: bool) -> End {
 }
 
 /// Whether the first operand is a destination.
+pub(super) fn writes_first(instruction: &Instruction<'_>) -> bool {
+    has_destination(instruction)
+}
+
 fn has_destination(instruction: &Instruction<'_>) -> bool {
     match instruction.opcode {
         "st" | "red" | "bra" | "brx" | "ret" | "exit" | "trap" | "brkpt" | "membar" | "fence"
@@ -230,8 +234,10 @@ impl Registers {
 pub(super) enum Passage {
     /// It does not: nothing needs it there.
     None,
-    /// It is computed anew from what the whole block shares, by this instruction.
-    Recomputed(usize),
+    /// All threads of the block share it: it is computed once, before any of them runs.
+    Shared,
+    /// It is the thread's place in the block: this instruction reads it again.
+    ReadAgain(usize),
     /// It is written once in the text, and saved there.
     SavedWhereWritten,
     /// It is saved where the thread waits.
@@ -253,6 +259,8 @@ pub(super) struct Pause {
 #[derive(Debug, Default)]
 pub(super) struct Pauses {
     pub passage: Vec<Passage>,
+    /// Instructions that compute the shared registers, in an order in which they can be carried out.
+    pub shared: Vec<usize>,
     pub pauses: Vec<Pause>,
     /// Registers read before they are written on some path from the function's start.
     pub undefined: Vec<Reg>,
@@ -319,8 +327,10 @@ impl Pauses {
             .map(|set| set.iter().collect())
             .unwrap_or_default();
         if pauses_at.is_empty() {
+            let (passage, shared) = passages(body, is_kernel, &Registers::new(count));
             return Self {
-                passage: vec![Passage::None; count],
+                passage,
+                shared,
                 pauses: Vec::new(),
                 undefined,
             };
@@ -347,7 +357,7 @@ impl Pauses {
             });
             crossing.merge(&set);
         }
-        let passage = passages(body, is_kernel, &crossing);
+        let (passage, shared) = passages(body, is_kernel, &crossing);
 
         // Which of the registers saved where waiting may differ from their saved copy.
         let late = |reg: Reg| passage[reg.0 as usize] == Passage::SavedWhereWaiting;
@@ -448,17 +458,19 @@ impl Pauses {
             .collect();
         Self {
             passage,
+            shared,
             pauses,
             undefined,
         }
     }
 }
 
-/// Instructions that computing a register anew may take.
-const MAX_RECOMPUTED: u32 = 16;
+/// How often the code is looked through for shared registers.
+const SHARED_TURNS: usize = 4;
 
-/// Decides for each register that crosses a pause how it does.
-fn passages(body: &Body<'_>, is_kernel: bool, crossing: &Registers) -> Vec<Passage> {
+/// Decides for each register that crosses a pause how it does; and the instructions that compute the
+/// shared ones, in order.
+fn passages(body: &Body<'_>, is_kernel: bool, crossing: &Registers) -> (Vec<Passage>, Vec<usize>) {
     let count = body.registers.len();
     let mut writes = vec![0_u32; count];
     let mut written_at = vec![0_usize; count];
@@ -471,11 +483,12 @@ fn passages(body: &Body<'_>, is_kernel: bool, crossing: &Registers) -> Vec<Passa
             }
         });
     }
-    // Registers whose one value follows from what all threads of the block share, in few instructions.
+    // Registers whose one value follows from what all threads of the block share. Compilers write
+    // before they read, so that one turn finds nearly all; a few more are all that is worth taking.
     let mut shared = vec![false; count];
-    let mut cost = vec![1_u32; count];
-    loop {
-        let mut changed = false;
+    let mut order = Vec::new();
+    for _ in 0..SHARED_TURNS {
+        let before = order.len();
         for (index, instruction) in body.code.iter().enumerate() {
             if let Some(Operand::Reg(reg)) = instruction.operands.first()
                 && !shared[reg.0 as usize]
@@ -483,38 +496,30 @@ fn passages(body: &Body<'_>, is_kernel: bool, crossing: &Registers) -> Vec<Passa
                 && written_at[reg.0 as usize] == index
                 && is_uniform(instruction, is_kernel, &shared)
             {
-                let mut total = 1_u32;
-                registers(instruction, |operand, written| {
-                    if !written {
-                        total = total.saturating_add(cost[operand.0 as usize]);
-                    }
-                });
-                cost[reg.0 as usize] = total;
-                if total <= MAX_RECOMPUTED {
-                    shared[reg.0 as usize] = true;
-                    changed = true;
-                }
+                shared[reg.0 as usize] = true;
+                order.push(index);
             }
         }
-        if !changed {
+        if order.len() == before {
             break;
         }
     }
-    (0..count)
-        .map(|index| {
-            let once = writes[index] == 1;
-            let at = written_at[index];
-            if once && (shared[index] || is_thread_place(&body.code[at])) {
-                Passage::Recomputed(at)
-            } else if !crossing.contains(Reg(index as u32)) {
-                Passage::None
-            } else if once {
-                Passage::SavedWhereWritten
-            } else {
-                Passage::SavedWhereWaiting
-            }
-        })
-        .collect()
+    let passage = (0..count).map(|index| {
+        let once = writes[index] == 1;
+        let at = written_at[index];
+        if shared[index] {
+            Passage::Shared
+        } else if once && is_thread_place(&body.code[at]) {
+            Passage::ReadAgain(at)
+        } else if !crossing.contains(Reg(index as u32)) {
+            Passage::None
+        } else if once {
+            Passage::SavedWhereWritten
+        } else {
+            Passage::SavedWhereWaiting
+        }
+    });
+    (passage.collect(), order)
 }
 
 /// `mov %r, %tid.x`: as cheap to read again as to restore.
@@ -525,7 +530,7 @@ fn is_thread_place(instruction: &Instruction<'_>) -> bool {
     )
 }
 
-/// A cheap instruction without effects whose operands all threads of the block share.
+/// An instruction without effects whose operands all threads of the block share.
 fn is_uniform(instruction: &Instruction<'_>, is_kernel: bool, shared: &[bool]) -> bool {
     if instruction.guard.is_some() {
         return false;
@@ -543,6 +548,15 @@ fn is_uniform(instruction: &Instruction<'_>, is_kernel: bool, shared: &[bool]) -
             | "sub"
             | "mul"
             | "mad"
+            | "fma"
+            | "div"
+            | "rem"
+            | "rcp"
+            | "sqrt"
+            | "abs"
+            | "bfe"
+            | "popc"
+            | "clz"
             | "shl"
             | "shr"
             | "and"

@@ -193,9 +193,9 @@ impl Lower<'_, '_, '_> {
         let ty = self.b.func.dfg.value_type(value);
         let zero = self.zero(ty);
         let one = if ty == types::F32 {
-            self.b.ins().f32const(1.0)
+            self.f32(1.0)
         } else {
-            self.b.ins().f64const(1.0)
+            self.f64(1.0)
         };
         let above = self.b.ins().fcmp(FloatCC::GreaterThan, value, one);
         let low = self.b.ins().select(above, one, value);
@@ -479,9 +479,9 @@ impl Lower<'_, '_, '_> {
         }
         let value = self.float(from, ty, modes)?;
         let one = if ty == Type::F64 {
-            self.b.ins().f64const(1.0)
+            self.f64(1.0)
         } else {
-            self.b.ins().f32const(1.0)
+            self.f32(1.0)
         };
         let value = match (opcode, modes.rounding) {
             ("rcp", Rounding::Nearest) => self.b.ins().fdiv(one, value),
@@ -722,8 +722,22 @@ impl Lower<'_, '_, '_> {
         part: Part,
         form: &Form<'_, '_>,
     ) -> Result<Value, PtxError> {
-        let (a, b) = (self.read(a, ty)?, self.read(b, ty)?);
         let signed = ty.is_signed();
+        // Array elements' sizes: a shift does it.
+        if let (Operand::Int(factor), Part::Low | Part::Wide) = (b, part)
+            && let Some(shift) = power_of_two(*factor, ty)
+            && let Some(wide) = part.result(ty)
+        {
+            let value = self.read(a, ty)?;
+            let value = match (part, signed) {
+                (Part::Low, _) => value,
+                (_, true) => self.b.ins().sextend(clif(wide), value),
+                (_, false) => self.b.ins().uextend(clif(wide), value),
+            };
+            let shift = self.imm(types::I32, shift);
+            return Ok(self.b.ins().ishl(value, shift));
+        }
+        let (a, b) = (self.read(a, ty)?, self.read(b, ty)?);
         if part == Part::Low {
             return Ok(self.b.ins().imul(a, b));
         }
@@ -1043,26 +1057,39 @@ impl Lower<'_, '_, '_> {
         }
         let (to, [value, amount]) = Self::sources(form)?;
         let value = self.read(value, ty)?;
-        let amount = self.read(amount, Type::U32)?;
         let left = form.instruction.opcode == "shl";
         let bits = i64::from(ty.bits());
-        let value = if !left && ty.is_signed() {
-            // Beyond the width only the sign is left.
-            let most = self.imm(types::I32, bits - 1);
-            let amount = self.b.ins().umin(amount, most);
-            self.b.ins().sshr(value, amount)
-        } else {
-            let zero = self.imm(clif(ty), 0);
-            let all = self
-                .b
-                .ins()
-                .icmp_imm_u(IntCC::UnsignedGreaterThanOrEqual, amount, bits);
-            let value = if left {
-                self.b.ins().ishl(value, amount)
-            } else {
-                self.b.ins().ushr(value, amount)
-            };
-            self.b.ins().select(all, zero, value)
+        let signed = !left && ty.is_signed();
+        let shifted = |lower: &mut Self, amount: Value| match (left, signed) {
+            (true, _) => lower.b.ins().ishl(value, amount),
+            (_, true) => lower.b.ins().sshr(value, amount),
+            _ => lower.b.ins().ushr(value, amount),
+        };
+        // Beyond the width only zeros are left, or copies of the sign.
+        let value = match *amount {
+            Operand::Int(amount) => {
+                let amount = i64::from(amount as u32);
+                if amount >= bits && !signed {
+                    self.imm(clif(ty), 0)
+                } else {
+                    let amount = self.imm(types::I32, amount.min(bits - 1));
+                    shifted(self, amount)
+                }
+            }
+            _ => {
+                let amount = self.read(amount, Type::U32)?;
+                if signed {
+                    let most = self.imm(types::I32, bits - 1);
+                    let amount = self.b.ins().umin(amount, most);
+                    shifted(self, amount)
+                } else {
+                    let zero = self.imm(clif(ty), 0);
+                    let beyond = IntCC::UnsignedGreaterThanOrEqual;
+                    let all = self.b.ins().icmp_imm_u(beyond, amount, bits);
+                    let value = shifted(self, amount);
+                    self.b.ins().select(all, zero, value)
+                }
+            }
         };
         self.write(to, ty, value)
     }
@@ -1397,7 +1424,7 @@ impl Lower<'_, '_, '_> {
         let with = with.map(|with| self.read(with, Type::Pred)).transpose()?;
         let holds = self.combine(combine, holds, with);
         let yes = match result {
-            Type::F32 => self.b.ins().f32const(1.0),
+            Type::F32 => self.f32(1.0),
             Type::U32 | Type::S32 => self.imm(types::I32, -1),
             Type::U16 | Type::S16 => self.imm(types::I16, -1),
             Type::F16 => self.imm(types::I16, 0x3c00),
@@ -1446,6 +1473,13 @@ impl Lower<'_, '_, '_> {
         let value = self.b.ins().select(choice, a, b);
         self.write(to, ty, value)
     }
+}
+
+/// Which power of two a constant factor is, if it is a positive one in its type.
+fn power_of_two(factor: i64, ty: Type) -> Option<i64> {
+    let bits = ty.bits() - u32::from(ty.is_signed());
+    let shift = factor.checked_ilog2()?;
+    (factor.count_ones() == 1 && shift < bits).then_some(i64::from(shift))
 }
 
 /// What of a product is wanted.

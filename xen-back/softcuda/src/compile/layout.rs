@@ -18,6 +18,8 @@ const FUNCTION_HEADER: u32 = 16;
 pub(crate) const FRAME_ALIGN: u32 = 64;
 /// Bytes of frames that a thread of a module with recursion may use beyond its kernel's.
 const DEEP_STACK: u32 = 128 * 1024;
+/// Branches times registers of a function that are still analysed: 128 MiB of sets.
+const MAX_LIVENESS_BITS: usize = 1 << 30;
 /// Sites of one function; numbers of neighbouring functions do not meet.
 pub(super) const SITES_PER_FUNCTION: u32 = 1 << 17;
 
@@ -148,6 +150,13 @@ impl<'a> Layout<'a> {
                         == analysis::End::Wait
                 })
                 .collect();
+            if flow.blocks.len().saturating_mul(body.registers.len()) > MAX_LIVENESS_BITS {
+                let name = module.functions[index].name;
+                return Err(PtxError::limit(
+                    module.functions[index].line,
+                    format!("{name} has too many branches and registers to be compiled"),
+                ));
+            }
             let pauses = Pauses::new(body, &flow, module.functions[index].is_kernel, &pauses_at);
             let frame = layout.frame(&module.functions[index], body, &pauses)?;
             let known = &mut layout.functions[index];

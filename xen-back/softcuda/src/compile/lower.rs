@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::mem::offset_of;
 
+use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
     AbiParam, AliasRegion, AliasRegionData, Block, BlockArg, BlockCall, InstBuilder, JumpTableData,
@@ -53,6 +54,23 @@ pub(super) const fn int_of(ty: Clif) -> Clif {
     }
 }
 
+/// Something computed once for all threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Hoisted {
+    /// A field of the context, by its offset.
+    Field(usize),
+    /// A variable's address, by its index.
+    Variable(u32),
+    /// A helper's entry, by its number.
+    Helper(u32),
+    Single(u32),
+    Double(u64),
+    /// Where accesses of so many bytes, so aligned, to a window of so many bytes begin to be wrong.
+    Limit(Value, i64, u32),
+    /// A number of bytes in units of the alignment.
+    Units(Value, u32),
+}
+
 /// Translates one function.
 pub(super) struct Lower<'l, 'a, 'b> {
     pub(super) b: FunctionBuilder<'b>,
@@ -71,6 +89,14 @@ pub(super) struct Lower<'l, 'a, 'b> {
     pub(super) has_rounding: bool,
 
     variables: Vec<Option<Variable>>,
+    /// Values of registers that all threads share.
+    shared: Vec<Option<Value>>,
+    /// The function's first block, which runs once for all threads.
+    entry: Block,
+    /// Whether the first block still lacks its end.
+    entry_open: bool,
+    /// What is computed in the first block.
+    hoisted: HashMap<Hoisted, Value>,
     blocks: Vec<Block>,
     /// The block context.
     pub(super) context: Value,
@@ -88,6 +114,8 @@ pub(super) struct Lower<'l, 'a, 'b> {
     stop: Block,
     resume_blocks: Vec<Block>,
     carry: Option<Variable>,
+    /// Per group of accesses, by its leader, the host address of their base.
+    pub(super) group_hosts: HashMap<usize, Value>,
     constant: MemFlagsData,
     private: MemFlagsData,
     device: MemFlagsData,
@@ -122,7 +150,7 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         frame_layout: &'l FrameLayout,
         flow: &'l Flow,
         pauses: &'l Pauses,
-    ) -> Self {
+    ) -> Result<Self, PtxError> {
         let entry = b.create_block();
         b.append_block_params_for_function_params(entry);
         b.switch_to_block(entry);
@@ -164,6 +192,10 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
             has_fma: layout.has_fma,
             has_rounding: layout.has_rounding,
             variables: vec![None; body.registers.len()],
+            shared: vec![None; body.registers.len()],
+            entry,
+            entry_open: true,
+            hoisted: HashMap::new(),
             blocks,
             context,
             thread: first,
@@ -174,17 +206,23 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
             stop,
             resume_blocks,
             carry: None,
+            group_hosts: HashMap::new(),
             constant: trusted.with_readonly().with_can_move(),
             private: trusted.with_alias_region(Some(frames)),
             device: trusted.with_alias_region(Some(memory)),
             signatures: HashMap::new(),
         };
-        lower.prologue(entry, first, second);
-        lower
+        lower.prologue(first, second)?;
+        Ok(lower)
     }
 
     /// The loop over threads of a kernel; the dispatch to where the thread stopped.
-    fn prologue(&mut self, _entry: Block, first: Value, end: Value) {
+    fn prologue(&mut self, first: Value, end: Value) -> Result<(), PtxError> {
+        self.b.ensure_inserted_block();
+        for &at in &self.pauses.shared {
+            self.at = at;
+            self.unguarded(&self.body.code[at])?;
+        }
         let start = self.b.create_block();
         let kernel = self.function.is_kernel;
         let again = if kernel {
@@ -192,6 +230,7 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
             self.thread = self.b.append_block_param(dispatch, types::I64);
             self.frame = self.thread;
             self.b.ins().jump(dispatch, &[BlockArg::Value(first)]);
+            self.entry_open = false;
             self.b.switch_to_block(dispatch);
             Some(dispatch)
         } else {
@@ -212,13 +251,21 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
                 .create_jump_table(JumpTableData::new(default, &table));
             self.b.ins().br_table(resume, table);
         }
+        self.entry_open = false;
         self.epilogues(again, end);
         self.b.switch_to_block(start);
         if !kernel && self.layout.deep {
             let need = i64::from(self.frame_layout.bytes);
             self.check_stack(need, self.function.line);
         }
-        for &reg in &self.pauses.undefined {
+        let shared = |reg: Reg| self.pauses.passage[reg.0 as usize] == Passage::Shared;
+        let undefined = self
+            .pauses
+            .undefined
+            .iter()
+            .copied()
+            .filter(|&reg| !shared(reg));
+        for reg in undefined.collect::<Vec<_>>() {
             let zero = self.zero(clif(self.register_type(reg)));
             self.define(reg, zero);
         }
@@ -239,6 +286,7 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         }
         let first_block = self.blocks[0];
         self.b.ins().jump(first_block, &[]);
+        Ok(())
     }
 
     /// The blocks in which a thread's run ends: they know only its frame.
@@ -328,6 +376,12 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
             for at in range.clone() {
                 self.at = at;
                 let instruction = &self.body.code[at];
+                if let Some(Operand::Reg(reg)) = instruction.operands.first()
+                    && self.shared[reg.0 as usize].is_some()
+                    && analysis::writes_first(instruction)
+                {
+                    continue;
+                }
                 match analysis::end(instruction, self.layout.call_waits(instruction, self.body)) {
                     End::No => self.plain(instruction)?,
                     End::Branch => self.branch(instruction, block + 1)?,
@@ -609,43 +663,21 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
 
     fn restore(&mut self, number: usize) -> Result<(), PtxError> {
         let pause = &self.pauses.pauses[number];
-        let mut done = vec![false; self.body.registers.len()];
         let waits_in_call = self.body.code[pause.at].opcode == "call";
         let saved_again = pause.save.iter().filter(|_| waits_in_call);
         for &reg in pause.restore.iter().chain(saved_again) {
-            self.restore_register(reg, &mut done)?;
+            self.restore_register(reg)?;
         }
         Ok(())
     }
 
-    fn restore_register(&mut self, reg: Reg, done: &mut [bool]) -> Result<(), PtxError> {
+    fn restore_register(&mut self, reg: Reg) -> Result<(), PtxError> {
         let index = reg.0 as usize;
-        if std::mem::replace(&mut done[index], true) {
-            return Ok(());
-        }
         match self.pauses.passage[index] {
-            Passage::None => {}
-            Passage::Recomputed(at) => {
-                // What it is computed from is of the same kind: operands first, each once.
-                let here = self.at;
-                let mut pending = vec![(at, false)];
-                while let Some((at, ready)) = pending.pop() {
-                    if ready {
-                        self.at = at;
-                        self.unguarded(&self.body.code[at])?;
-                        continue;
-                    }
-                    pending.push((at, true));
-                    analysis::registers(&self.body.code[at], |operand, written| {
-                        let index = operand.0 as usize;
-                        if !written
-                            && let Passage::Recomputed(source) = self.pauses.passage[index]
-                            && !std::mem::replace(&mut done[index], true)
-                        {
-                            pending.push((source, false));
-                        }
-                    });
-                }
+            Passage::None | Passage::Shared => {}
+            Passage::ReadAgain(at) => {
+                let here = std::mem::replace(&mut self.at, at);
+                self.unguarded(&self.body.code[at])?;
                 self.at = here;
             }
             Passage::SavedWhereWritten | Passage::SavedWhereWaiting => {
@@ -980,11 +1012,15 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
                 sig
             }
         };
-        let table = self.context_field(types::I64, offset_of!(BlockContext, helpers));
-        let entry = self
-            .b
-            .ins()
-            .load(types::I64, self.constant, table, helper as i32 * 8);
+        let (table, flags) = (
+            self.context_field(types::I64, offset_of!(BlockContext, helpers)),
+            self.constant,
+        );
+        let entry = self.hoist(Hoisted::Helper(helper as u32), |cursor| {
+            cursor
+                .ins()
+                .load(types::I64, flags, table, helper as i32 * 8)
+        });
         let call = self.b.ins().call_indirect(sig, entry, args);
         self.b.inst_results(call)[0]
     }
@@ -1003,8 +1039,8 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
 
     pub(super) fn zero(&mut self, ty: Clif) -> Value {
         match ty {
-            types::F32 => self.b.ins().f32const(0.0),
-            types::F64 => self.b.ins().f64const(0.0),
+            types::F32 => self.f32(0.0),
+            types::F64 => self.f64(0.0),
             _ => self.imm(ty, 0),
         }
     }
@@ -1021,11 +1057,49 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         self.constant
     }
 
+    /// Computes something in the function's first block, once.
+    pub(super) fn hoist(
+        &mut self,
+        what: Hoisted,
+        make: impl FnOnce(&mut FuncCursor<'_>) -> Value,
+    ) -> Value {
+        if let Some(&value) = self.hoisted.get(&what) {
+            return value;
+        }
+        let (entry, open) = (self.entry, self.entry_open);
+        let mut cursor = FuncCursor::new(self.b.func);
+        cursor = if open {
+            cursor.at_bottom(entry)
+        } else {
+            cursor.at_last_inst(entry)
+        };
+        let value = make(&mut cursor);
+        self.hoisted.insert(what, value);
+        value
+    }
+
     /// A field of the context that does not change while the code runs.
     pub(super) fn context_field(&mut self, ty: Clif, offset: usize) -> Value {
-        self.b
-            .ins()
-            .load(ty, self.constant, self.context, at::<BlockContext>(offset))
+        let (flags, context) = (self.constant, self.context);
+        self.hoist(Hoisted::Field(offset), |cursor| {
+            cursor
+                .ins()
+                .load(ty, flags, context, at::<BlockContext>(offset))
+        })
+    }
+
+    /// A floating-point constant.
+    pub(super) fn f32(&mut self, value: f32) -> Value {
+        self.hoist(Hoisted::Single(value.to_bits()), |cursor| {
+            cursor.ins().f32const(value)
+        })
+    }
+
+    /// A floating-point constant.
+    pub(super) fn f64(&mut self, value: f64) -> Value {
+        self.hoist(Hoisted::Double(value.to_bits()), |cursor| {
+            cursor.ins().f64const(value)
+        })
     }
 
     pub(super) fn invalid(&self, why: &str) -> PtxError {
@@ -1060,12 +1134,19 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
 
     /// A register's value.
     pub(super) fn register(&mut self, reg: Reg) -> Value {
+        if let Some(value) = self.shared[reg.0 as usize] {
+            return value;
+        }
         let variable = self.variable(reg);
         self.b.use_var(variable)
     }
 
     /// Gives a register a value of its own type.
     fn define(&mut self, reg: Reg, value: Value) {
+        if self.pauses.passage[reg.0 as usize] == Passage::Shared {
+            self.shared[reg.0 as usize] = Some(value);
+            return;
+        }
         let variable = self.variable(reg);
         self.b.def_var(variable, value);
         if self.pauses.passage[reg.0 as usize] == Passage::SavedWhereWritten {
@@ -1099,20 +1180,20 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
                 Ok(self.not(value))
             }
             Operand::Int(value) => Ok(match ty {
-                Type::F32 => self.b.ins().f32const(*value as f32),
-                Type::F64 => self.b.ins().f64const(*value as f64),
+                Type::F32 => self.f32(*value as f32),
+                Type::F64 => self.f64(*value as f64),
                 Type::Pred => self.imm(types::I8, i64::from(*value != 0)),
                 _ => self.imm(clif(ty), *value),
             }),
             Operand::Single(value) => match ty {
-                Type::F32 => Ok(self.b.ins().f32const(*value)),
-                Type::F64 => Ok(self.b.ins().f64const(f64::from(*value))),
+                Type::F32 => Ok(self.f32(*value)),
+                Type::F64 => Ok(self.f64(f64::from(*value))),
                 _ if ty.bits() == 32 => Ok(self.imm(types::I32, i64::from(value.to_bits()))),
                 _ => Err(self.invalid("a floating-point constant does not fit here")),
             },
             Operand::Double(value) => match ty {
-                Type::F32 => Ok(self.b.ins().f32const(*value as f32)),
-                Type::F64 => Ok(self.b.ins().f64const(*value)),
+                Type::F32 => Ok(self.f32(*value as f32)),
+                Type::F64 => Ok(self.f64(*value)),
                 Type::B64 | Type::U64 | Type::S64 => {
                     Ok(self.imm(types::I64, value.to_bits().cast_signed()))
                 }
@@ -1244,11 +1325,14 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
                 match self.layout.shared_offset(self.index, index as usize) {
                     Some(offset) => self.imm(types::I64, i64::from(offset)),
                     None => {
+                        let flags = self.constant;
                         let table =
                             self.context_field(types::I64, offset_of!(BlockContext, variables));
-                        self.b
-                            .ins()
-                            .load(types::I64, self.constant, table, index as i32 * 8)
+                        self.hoist(Hoisted::Variable(index), |cursor| {
+                            cursor
+                                .ins()
+                                .load(types::I64, flags, table, index as i32 * 8)
+                        })
                     }
                 },
             ),

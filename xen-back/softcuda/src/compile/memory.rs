@@ -10,7 +10,7 @@ use cranelift_codegen::ir::{
 };
 
 use super::form::Form;
-use super::lower::{Lower, clif, int_of};
+use super::lower::{Hoisted, Lower, clif, int_of};
 use crate::exec::GRANULE;
 use crate::exec::context::{BlockContext, SiteKind};
 use crate::exec::helpers::Helper;
@@ -100,18 +100,22 @@ impl Lower<'_, '_, '_> {
         limit: Value,
         fault: (Value, Value),
     ) {
-        let span = self.imm(types::I64, bytes);
-        let fits = self
-            .b
-            .ins()
-            .icmp(IntCC::UnsignedGreaterThanOrEqual, limit, span);
-        let last = self.b.ins().isub(limit, span);
-        let one = self.imm(types::I64, i64::from(align));
         // Offsets below this, in units of the alignment, are good.
-        let end = self.b.ins().iadd(last, one);
-        let end = self.shift_right(end, i64::from(align.trailing_zeros()));
-        let zero = self.imm(types::I64, 0);
-        let end = self.b.ins().select(fits, end, zero);
+        let end = self.hoist(Hoisted::Limit(limit, bytes, align), |cursor| {
+            let span = cursor.ins().iconst(types::I64, bytes);
+            let fits = cursor
+                .ins()
+                .icmp(IntCC::UnsignedGreaterThanOrEqual, limit, span);
+            let last = cursor.ins().isub(limit, span);
+            let unit = cursor.ins().iconst(types::I64, i64::from(align));
+            let end = cursor.ins().iadd(last, unit);
+            let shift = cursor
+                .ins()
+                .iconst(types::I64, i64::from(align.trailing_zeros()));
+            let end = cursor.ins().ushr(end, shift);
+            let zero = cursor.ins().iconst(types::I64, 0);
+            cursor.ins().select(fits, end, zero)
+        });
         let unit = self.aligned(offset, align);
         let wrong = self
             .b
@@ -135,7 +139,12 @@ impl Lower<'_, '_, '_> {
         let valid = self.context_field(types::I64, offset_of!(BlockContext, memory_valid));
         let offset = self.b.ins().isub(address, base);
         let unit = self.aligned(offset, align);
-        let units = self.shift_right(len, i64::from(align.trailing_zeros()));
+        let units = self.hoist(Hoisted::Units(len, align), |cursor| {
+            let shift = cursor
+                .ins()
+                .iconst(types::I64, i64::from(align.trailing_zeros()));
+            cursor.ins().ushr(len, shift)
+        });
         let beyond = self
             .b
             .ins()
@@ -251,7 +260,14 @@ impl Lower<'_, '_, '_> {
                     let site = self.site(line, kind);
                     self.check_window(first, high - low, bytes, limit, (first, site));
                 }
-                let host = self.b.ins().iadd(start, base);
+                let known = group.and_then(|group| self.group_hosts.get(&group.leader).copied());
+                let host = match known {
+                    Some(host) => host,
+                    None => self.b.ins().iadd(start, base),
+                };
+                if let Some(group) = group {
+                    self.group_hosts.insert(group.leader, host);
+                }
                 Ok(self.place(host, offset, device))
             }
             Space::Generic => {

@@ -92,7 +92,10 @@ fn target() -> Result<&'static Target, PtxError> {
         let mut flags = settings::builder();
         let mut set =
             |name: &str, value: &str| flags.set(name, value).map_err(|error| error.to_string());
-        set("opt_level", "speed")?;
+        // PTX comes from optimising compilers. What they cannot know, that threads share values and that
+        // checks have common parts, is computed once by `lower`; Cranelift's own pass would move all
+        // arithmetic behind the loads it depends on, and spill them (matrixMul is half as fast with it).
+        set("opt_level", "none")?;
         set(
             "enable_verifier",
             if cfg!(debug_assertions) {
@@ -149,15 +152,13 @@ fn compile_module(module: &Module<'_>) -> Result<Compiled, PtxError> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut scratch = (Context::new(), FunctionBuilderContext::new());
-        while let Some(&index) = functions.get(next.fetch_add(1, Ordering::Relaxed)) {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let (Some(&index), Some(slot)) = (functions.get(at), results.get(at)) else {
+                break;
+            };
             let result = compile_function(target, &layout, index, &mut scratch);
-            if let Some(slot) = functions
-                .iter()
-                .position(|&other| other == index)
-                .and_then(|at| results.get(at))
-            {
-                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
-            }
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         }
     };
     let size: usize = module
@@ -273,7 +274,7 @@ fn compile_function(
         &known.flow,
         &known.pauses,
     )
-    .run();
+    .and_then(Lower::run);
     let sites = match lowered {
         Ok((frontend, sites)) => {
             frontend.finalize(target.isa.frontend_config());
