@@ -2,7 +2,12 @@
 
 #![allow(
     clippy::precedence,
-    reason = "shifts beside products read as the ISA writes them"
+    clippy::double_comparisons,
+    clippy::neg_cmp_op_on_partial_ord,
+    clippy::nonminimal_bool,
+    clippy::type_complexity,
+    clippy::unwrap_used,
+    reason = "references read as the ISA writes them, unordered comparisons above all"
 )]
 
 mod ptx_common;
