@@ -85,6 +85,14 @@ impl Cache {
         })
     }
 
+    /// [`Cache::vmlinuz`] as an HVM guest starts it.
+    pub(crate) fn hvm_kernel(&self) -> Result<HvmKernel> {
+        let path = self.vmlinuz()?;
+        let image = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        HvmKernel::new(image)
+            .with_context(|| format!("{} is no bzImage that the lab understands", path.display()))
+    }
+
     /// The modules to load, in order.
     pub fn modules(&self) -> Result<Vec<PathBuf>> {
         let kernel = self.vmlinuz()?;
@@ -169,6 +177,52 @@ impl Cache {
     }
 }
 
+/// A kernel in parts, for an HVM guest.
+///
+/// Xen's device model hands a kernel and a file system to the firmware byte by byte, which takes minutes in software
+/// emulation. So the firmware gets only the kernel's set-up code, followed by a few instructions that say where the
+/// device model has placed the rest in the guest's memory by itself.
+pub(crate) struct HvmKernel {
+    /// The set-up code and the first instructions; after it the file system's size is to follow, a little-endian u32.
+    pub setup: Vec<u8>,
+    /// The instructions that follow the size.
+    pub jump: Vec<u8>,
+    /// The kernel proper, to be placed at [`HvmKernel::KERNEL_ADDRESS`].
+    pub kernel: Vec<u8>,
+}
+
+impl HvmKernel {
+    /// Where the kernel prefers to be, so that it need not move before it unpacks itself.
+    pub const KERNEL_ADDRESS: u32 = 16 << 20;
+    /// Above what the kernel needs to unpack itself, below the firmware's memory at the end of 192 MiB.
+    pub const FILES_ADDRESS: u32 = 128 << 20;
+
+    fn new(mut image: Vec<u8>) -> Option<HvmKernel> {
+        let kernel = image.split_off(setup_size(&image).filter(|size| *size < image.len())?);
+        // By the x86 boot protocol, the 32-bit entry has esi pointing to boot_params. There is no screen, whatever the
+        // firmware says, since every character on it would be a trip to the device model:
+        // mov byte [esi + screen_info.orig_video_lines], 0; mov byte [esi + screen_info.orig_video_isVGA], 0
+        image.extend([0xc6, 0x46, 0x0e, 0x00, 0xc6, 0x46, 0x0f, 0x00]);
+        // mov dword [esi + hdr.ramdisk_image], FILES_ADDRESS
+        image.extend([0xc7, 0x86, 0x18, 0x02, 0x00, 0x00]);
+        image.extend(Self::FILES_ADDRESS.to_le_bytes());
+        // mov dword [esi + hdr.ramdisk_size], <what follows>
+        image.extend([0xc7, 0x86, 0x1c, 0x02, 0x00, 0x00]);
+        // mov eax, KERNEL_ADDRESS; jmp eax. The kernel finds out by itself where it lies.
+        let jump = [
+            &[0xb8][..],
+            &Self::KERNEL_ADDRESS.to_le_bytes(),
+            &[0xff, 0xe0],
+        ]
+        .concat();
+        Some(HvmKernel {
+            setup: image,
+            jump,
+            kernel,
+        })
+    }
+}
+
 /// Decompresses a file of a package by its magic number, with the host's tool for it.
 pub(crate) fn decompress(data: &[u8]) -> Result<Vec<u8>> {
     let tool = match data {
@@ -209,17 +263,22 @@ pub(crate) fn decompress(data: &[u8]) -> Result<Vec<u8>> {
 fn bzimage_payload(image: &[u8]) -> Option<(&[u8], usize)> {
     let long =
         |at: usize| Some(u32::from_le_bytes(image.get(at..at + 4)?.try_into().ok()?) as usize);
-    if image.get(0x202..0x206)? != b"HdrS" {
-        return None;
-    }
-    let setup_sectors = match *image.get(0x1f1)? {
-        0 => 4,
-        sectors => usize::from(sectors),
-    };
-    let start = (setup_sectors + 1) * 512 + long(0x248)?;
+    let start = setup_size(image)? + long(0x248)?;
     let end = start + long(0x24c)?;
     // The build appends the unpacked size to the compressed stream.
     Some((image.get(start..end.checked_sub(4)?)?, long(end - 4)?))
+}
+
+/// The size of a bzImage's set-up code, after which the kernel proper begins.
+fn setup_size(image: &[u8]) -> Option<usize> {
+    if image.get(0x202..0x206)? != b"HdrS" {
+        return None;
+    }
+    let sectors = match *image.get(0x1f1)? {
+        0 => 4,
+        sectors => usize::from(sectors),
+    };
+    Some((sectors + 1) * 512)
 }
 
 /// `path` below `root`, every symbolic link followed as if `root` were `/`.
@@ -301,6 +360,9 @@ mod tests {
         image.extend(77u32.to_le_bytes());
         assert_eq!(bzimage_payload(&image), Some((&b"hello"[..], 77)));
         assert_eq!(bzimage_payload(&image[..0x410]), None);
+        let hvm = HvmKernel::new(image.clone()).unwrap();
+        assert_eq!(hvm.kernel, image[0x400..]);
+        assert_eq!(hvm.setup[..0x400], image[..0x400]);
         assert_eq!(bzimage_payload(&[0; 64]), None);
     }
 }

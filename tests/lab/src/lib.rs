@@ -183,6 +183,11 @@ impl Lab {
         self.variable("LAB_SCENARIOS", scenarios);
         self.variable("LAB_GUESTS", listed.join(" "));
         self.variable("LAB_KERNEL", qemu::KERNEL_OPTIONS);
+        self.variable(
+            "LAB_HVM_KERNEL",
+            cache::HvmKernel::KERNEL_ADDRESS.to_string(),
+        );
+        self.variable("LAB_HVM_FILES", cache::HvmKernel::FILES_ADDRESS.to_string());
         self.variable("LAB_TOOLS", self.cache.tools()?);
         let environment: String = self
             .environment
@@ -276,6 +281,7 @@ fn device_model(dom0: &mut Image, cache: &Cache) -> Result<()> {
     for path in [
         "/usr/libexec/xen-qemu-system-i386",
         "/usr/share/seabios/bios-256k.bin",
+        "/usr/share/qemu/linuxboot.bin",
     ] {
         dom0.program(path, &cache.file(path)?)?;
     }
@@ -283,10 +289,9 @@ fn device_model(dom0: &mut Image, cache: &Cache) -> Result<()> {
         "usr/share/qemu/keymaps",
         &cache.file("/usr/share/qemu/keymaps")?,
     )?;
-    for rom in ["linuxboot.bin", "linuxboot_dma.bin"] {
-        let path = format!("/usr/share/qemu/{rom}");
-        dom0.file(&path, 0o644, std::fs::read(cache.file(&path)?)?);
-    }
-    dom0.file("lab/vmlinuz", 0o644, std::fs::read(cache.vmlinuz()?)?);
+    let kernel = cache.hvm_kernel()?;
+    dom0.file("lab/hvm-setup", 0o644, kernel.setup);
+    dom0.file("lab/hvm-jump", 0o644, kernel.jump);
+    dom0.file("lab/hvm-kernel", 0o644, kernel.kernel);
     Ok(())
 }

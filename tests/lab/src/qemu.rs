@@ -20,7 +20,7 @@ use crate::image::Image;
 /// What dom0's and the guests' kernels leave out: self-tests, memory hygiene and watchdogs that in software emulation
 /// take longer than all else, and whose complaints here are only about being slow.
 pub(crate) const KERNEL_OPTIONS: &str = "cryptomgr.notests=1 apparmor=0 audit=0 init_on_alloc=0 rodata=off \
-    mitigations=off nowatchdog rcupdate.rcu_cpu_stall_suppress=1 random.trust_cpu=on";
+    mitigations=off nowatchdog rcupdate.rcu_cpu_stall_suppress=1 random.trust_cpu=on pci=noearly";
 
 /// What a run prints.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
