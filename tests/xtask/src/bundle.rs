@@ -76,8 +76,23 @@ const SAMPLES: &str = "cuda-samples";
 /// A program of that package for developers, which runs in no guest.
 const NO_SAMPLE: &str = "regenerate-ptx";
 
-/// Example settings, one file for each domain that gets a device, as they lie in the repository.
-const EXAMPLES: &str = "xen-back/backd/examples";
+/// Files that are no programs, as they lie in the repository, and the folder that each goes to.
+const FILES: [(&str, &str); 5] = [
+    (
+        "xen-back/backd/examples/GUEST.toml",
+        "backend/etc/domains.d",
+    ),
+    ("xen-back/backd/dist/vgpu-backd.service", "backend/systemd"),
+    ("xen-front/frontd/dist/vgpu-frontd.service", "guest/systemd"),
+    (
+        "xen-front/frontd/dist/modules-load.d/xen-vgpu.conf",
+        "guest/etc/modules-load.d",
+    ),
+    (
+        "xen-front/frontd/dist/modprobe.d/xen-vgpu.conf",
+        "guest/etc/modprobe.d",
+    ),
+];
 
 pub fn run(_: &Arguments) -> Result<()> {
     let bundle = build()?;
@@ -117,17 +132,10 @@ pub fn build() -> Result<Bundle> {
     for library in ["guest/lib", "backend/lib/softcuda"] {
         std::os::unix::fs::symlink("libcuda.so.1", folder.join(library).join("libcuda.so"))?;
     }
-    for example in fs::read_dir(workspace().join(EXAMPLES))
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        copy(
-            &example.path(),
-            &folder
-                .join("backend/etc/domains.d")
-                .join(example.file_name()),
-        )?;
+    for (from, to) in FILES {
+        let from = workspace().join(from);
+        let name = from.file_name().context("a file without a name")?;
+        copy(&from, &folder.join(to).join(name))?;
     }
     Ok(Bundle {
         guest: folder.join("guest"),

@@ -3,6 +3,7 @@
 //! Nothing here is part of the product, and nothing it does needs a Xen host or a GPU.
 
 mod api;
+mod bench;
 mod bundle;
 mod demo;
 mod setup;
@@ -23,6 +24,7 @@ enum Command {
     Test(test::Arguments),
     Setup(setup::Arguments),
     Bundle(bundle::Arguments),
+    Bench(bench::Arguments),
     XenTest(xen::TestArguments),
     XenShell(xen::ShellArguments),
     ApiTable(api::Arguments),
@@ -33,6 +35,7 @@ fn main() -> Result<()> {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Setup(arguments) => setup::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Bundle(arguments) => bundle::run(&arguments),
         Command::XenTest(arguments) => xen::test(&arguments),
         Command::XenShell(arguments) => xen::shell(&arguments),
