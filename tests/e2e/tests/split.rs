@@ -234,7 +234,7 @@ fn a_domain_that_ends_takes_its_own_along_and_nothing_else() -> Result<()> {
     host.destroy(first)?;
     wait_until("one worker is left", || Ok(host.workers()?.len() == 1))
         .with_context(|| host.all_logs())?;
-    assert_eq!(host.devices()?.len(), 1);
+    wait_until("one device is left", || Ok(host.devices()?.len() == 1))?;
     assert!(stays.try_wait()?.is_none());
     stays.kill()?;
     stays.wait()?;
@@ -254,7 +254,7 @@ fn a_rebooted_domain_has_its_device_again() -> Result<()> {
     host.reboot(&mut guest)?;
     assert_ne!(guest.domid, before);
     works(&host, &guest)?;
-    assert_eq!(host.devices()?.len(), 1);
+    wait_until("the old device is gone", || Ok(host.devices()?.len() == 1))?;
     host.destroy(guest)?;
     host.check_clean()
 }

@@ -27,11 +27,13 @@ follow() { # NAME
 }
 return=$(printf '\r')
 
+# Its console since it was created: an earlier scenario may have had a guest of the same name.
+console() { tail -n "+$(($(cat "$folder/$1.from" 2>/dev/null || echo 0) + 1))" "/var/log/xen/guest-$1.log"; }
+
 await() { # NAME TEXT SECONDS [TIMES]
-  log=/var/log/xen/guest-$1.log
   tries=$(($3 * 2))
   while [ $tries -gt 0 ]; do
-    [ -s "$log" ] && [ "$(grep -c -- "$2" "$log")" -ge "${4:-1}" ] && return 0
+    [ "$(console "$1" 2>/dev/null | grep -c -- "$2")" -ge "${4:-1}" ] && return 0
     tries=$((tries - 1))
     usleep 500000
   done
@@ -91,6 +93,7 @@ case $command in
   config) config "$@" ;;
   create)
     config "$@"
+    wc -l <"/var/log/xen/guest-$1.log" >"$folder/$1.from"
     # xl's own remarks go to the run's transcript only when it fails.
     if ! xl create "/etc/xen/$1.cfg" >"$folder/$1.create" 2>&1; then
       sed 's/^/# xl create: /' "$folder/$1.create" >&2
@@ -101,9 +104,9 @@ case $command in
   wait) await "$@" ;;
   finish)
     await "$1" '^GUEST EXIT [0-9]*;' "$2" || exit 1
-    exit "$(sed -n 's/\r//g;s/^GUEST EXIT \([0-9]*\);/\1/p' "/var/log/xen/guest-$1.log" | tail -n 1)"
+    exit "$(console "$1" | sed -n 's/\r//g;s/^GUEST EXIT \([0-9]*\);/\1/p' | tail -n 1)"
     ;;
   tell) xenstore-write "/local/domain/$(xl domid "$1")/data/lab" "$2" ;;
-  log) cat "/var/log/xen/guest-$1.log" ;;
+  log) console "$1" ;;
   *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
