@@ -47,9 +47,12 @@ config() { # NAME TYPE [MEM_MIB] [XL_LINE...]
   log=/var/log/xen/guest-$name.log
   if [ ! -e "$log" ]; then
     : >"$log"
-    touch "$folder/shown-$name"
-    # exec, so that no copy of our own output stays open: whoever reads that would wait for this shell's end.
-    (exec >/dev/console 2>&1 </dev/null; follow "$name") &
+    # A person at the prompt looks for themselves.
+    if [ "$LAB_SCENARIOS" != shell ]; then
+      touch "$folder/shown-$name"
+      # exec, so that no copy of our own output stays open: whoever reads that would wait for this shell's end.
+      (exec >/dev/console 2>&1 </dev/null; follow "$name") &
+    fi
   fi
   ramdisk=/lab/guest.cpio
   if [ -e "/lab/guest-$name.cpio" ]; then

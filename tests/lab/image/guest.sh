@@ -14,6 +14,7 @@ read -r up _ </proc/uptime
 read -r type </sys/hypervisor/guest_type
 echo "GUEST UP type $type uptime $up"
 if [ "$LAB_SCENARIO" = shell ]; then
+  vgpu-frontd >/run/frontd.log 2>&1 &
   while true; do /bin/sh -l; done
 fi
 /bin/sh "/lab/scenarios/$LAB_SCENARIO/guest.sh"

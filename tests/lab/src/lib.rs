@@ -173,7 +173,8 @@ impl Lab {
     }
 
     fn machine(&mut self, scenarios: &str, guests: &[Guest]) -> Result<qemu::Machine> {
-        if guests.iter().any(|guest| guest.kind == GuestType::Hvm) {
+        // At the prompt, a person may start one of any kind.
+        if scenarios == "shell" || guests.iter().any(|guest| guest.kind == GuestType::Hvm) {
             device_model(&mut self.dom0, &self.cache)?;
         }
         let listed: Vec<_> = guests

@@ -207,7 +207,7 @@ impl Machine {
     pub(crate) fn interact(self, options: &Options) -> Result<()> {
         let mut command = self.command(options);
         // QEMU's monitor shares the terminal, behind Ctrl-a; it sets the terminal to raw and back.
-        command.args(["-nographic"]);
+        command.args(["-display", "none", "-serial", "mon:stdio"]);
         let status = Running(spawn(&mut command)?).0.wait()?;
         if !status.success() {
             bail!("qemu-system-x86_64 ended with {status}");

@@ -150,7 +150,16 @@ impl Daemon {
 
     /// Brings devices and threads in line with the domains that there are.
     fn look(&mut self) -> Result<(), Error> {
-        let domains = keys::list_domains(&self.store)?;
+        let mut domains = keys::list_domains(&self.store)?;
+        // When @releaseDomain fires, the toolstack has not removed a dead domain's nodes yet, and
+        // nothing tells when it has: xenstored knows who lives.
+        let mut living = BTreeSet::new();
+        for domain in &domains {
+            if domain.domid == self.own || self.store.is_introduced(domain.domid)? {
+                living.insert(domain.domid);
+            }
+        }
+        domains.retain(|domain| living.contains(&domain.domid));
         let present: BTreeSet<_> = domains.iter().map(|d| (d.domid, d.uuid.clone())).collect();
         let gone = |domid: DomId, seen: &BTreeSet<(DomId, String)>| {
             // Gone, or another by the same number.

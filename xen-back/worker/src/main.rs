@@ -30,9 +30,11 @@ fn main() -> ExitCode {
     }
     // SAFETY: the descriptor is open, and nothing else in this process has it.
     let socket = unsafe { OwnedFd::from_raw_fd(WORKER_FD) };
-    if let Err(error) = vgpu_worker::serve::run(socket) {
+    let ended = vgpu_worker::serve::run(socket);
+    if let Err(error) = &ended {
         tracing::info!(%error, "the worker ends");
-        return ExitCode::FAILURE;
     }
-    ExitCode::SUCCESS
+    // SAFETY: ends the process at once. Other threads may be inside the driver, whose destructors would
+    // wait for a kernel of the guest's that perhaps never ends.
+    unsafe { libc::_exit(i32::from(ended.is_err())) }
 }

@@ -11,9 +11,9 @@ use crate::module::Modules;
 use cuda_abi::CuResult;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, Once, OnceLock};
 use tracing_subscriber::EnvFilter;
 use vgpu_protocol::PROTOCOL_VERSION;
@@ -46,8 +46,18 @@ static SESSION: OnceLock<Session> = OnceLock::new();
 static CONNECTING: Mutex<()> = Mutex::new(());
 static FORKED: AtomicBool = AtomicBool::new(false);
 
+/// The connection to frontd, for [`in_child`]; -1 for none.
+static SOCKET_FD: AtomicI32 = AtomicI32::new(-1);
+
+/// Runs in a forked child. The channel is the parent's: the child must not use it, nor keep it open when
+/// the parent is gone.
 extern "C" fn in_child() {
     FORKED.store(true, Ordering::Relaxed);
+    let socket = SOCKET_FD.load(Ordering::Relaxed);
+    if socket != -1 {
+        // SAFETY: closes the child's copy of a descriptor that nothing in the child uses any more.
+        unsafe { libc::close(socket) };
+    }
 }
 
 /// The session, once `cuInit` has succeeded in this very process.
@@ -73,8 +83,9 @@ pub fn connect() -> Result<&'static Session, CuResult> {
         tracing::error!(%status, "no GPU for this program: {reason}");
         status
     })?;
+    SOCKET_FD.store(lock(&session.socket).as_raw_fd(), Ordering::Relaxed);
     static WATCH_FORKS: Once = Once::new();
-    // SAFETY: registers a handler that only stores to an atomic.
+    // SAFETY: registers a handler that uses atomics and closes a descriptor, which a child may do.
     WATCH_FORKS.call_once(|| unsafe {
         libc::pthread_atfork(None, None, Some(in_child));
     });

@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     let probe = Probe { cuda };
     let chosen: Vec<String> = arguments.collect();
     type Part = (&'static str, fn(&Probe));
-    let parts: [Part; 9] = [
+    let parts: [Part; 10] = [
         ("names", Probe::names),
         ("devices", Probe::devices),
         ("contexts", Probe::contexts),
@@ -60,6 +60,7 @@ fn main() -> ExitCode {
         ("modules", Probe::modules),
         ("streams", Probe::streams),
         ("pinned", Probe::pinned),
+        ("fork", Probe::fork),
         ("threads", Probe::threads),
         ("fault", Probe::fault),
     ];
@@ -824,6 +825,27 @@ impl Probe {
                 cu!(self, cuStreamDestroy_v2(stream)),
             ),
         );
+    }
+
+    /// A forked child may not use the parent's connection, and the parent goes on.
+    fn fork(&self) {
+        self.primary();
+        // SAFETY: the child makes one call, which the library answers without locks, and ends by _exit.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let mut count = 0;
+            let status = cu!(self, cuDeviceGetCount(&mut count));
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(status.0 as i32) };
+        }
+        let mut status = 0;
+        // SAFETY: waits for the child just made.
+        unsafe { libc::waitpid(child, &mut status, 0) };
+        say(
+            "count in a forked child",
+            CuResult(libc::WEXITSTATUS(status) as u32),
+        );
+        say("the parent", cu!(self, cuCtxSynchronize()));
     }
 
     fn threads(&self) {
