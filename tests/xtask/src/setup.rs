@@ -467,7 +467,11 @@ fn unpack(file: &Path, package: &str, root: &Path) -> Result<()> {
             "--no-wildcards-match-slash",
             "--exclude=*/System.map*",
         ])
-        .args(["./boot/*", "./*lib/modules/*/kernel/drivers/xen"])
+        .args([
+            "./boot/*",
+            "./lib/modules/*/kernel/drivers/xen",
+            "./usr/lib/modules/*/kernel/drivers/xen",
+        ])
         .stdin(stdin)
         .output()
         .with_context(what)?;
