@@ -128,7 +128,9 @@ impl Host {
             .args(["--grant-limit", "65536"]);
         host.xen = Some(Daemon::start("xen-local", &mut serve, &host.logs())?);
         host.wait("the local platform is up", |h| {
-            Ok(h.xen_dir().join("dom0/hypervisor.sock").exists())
+            Ok(h.xen
+                .as_ref()
+                .is_some_and(|xen| xen.log().contains("ready")))
         })?;
         host.start_backd()?;
         Ok(host)
