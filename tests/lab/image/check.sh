@@ -58,7 +58,9 @@ start_guest() {
     echo "not ok - $1: xl create"
     return 1
   fi
-  check "$1: runs as a $2 guest" guest wait "$1" "GUEST UP" 240
+  check "$1: runs as a $2 guest" guest wait "$1" "GUEST UP" 240 || return
+  # One that did not survive its first moments in this software CPU was started again, under another domid.
+  domid=$(xl domid "$1")
 }
 
 # In a guest: await WORD SECONDS: until dom0 says `guest tell NAME WORD`.
