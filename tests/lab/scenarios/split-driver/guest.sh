@@ -6,7 +6,8 @@ if [ "$LAB_NAME" = third ]; then
   await go 300
 fi
 vgpu-frontd >/run/frontd.log 2>&1 &
-check "frontd is connected" retry 120 test -S /run/xen-vgpu/frontd.sock
+connected() { [ "$(xenstore-read device/vgpu/0/state)" = 4 ] && [ -S /run/xen-vgpu/frontd.sock ]; }
+check "frontd is connected" retry 240 connected
 # Programs of other users than root, two of them at the same time.
 program() { su -s /bin/sh nobody -c "PATH=$PATH LD_LIBRARY_PATH=$LD_LIBRARY_PATH $*"; }
 { check "matrixMul computes what it should" program matrixMul --m 100 --n 90 --k 70 --tile 16 --json; echo $? >/run/matrixMul; } &
