@@ -23,7 +23,7 @@ macro_rules! export_calls {
         wire { $($wire:tt)* }
         guest { $($(#[$gdoc:meta])+ $gname:ident ($gbase:literal, $gsince:literal) ($($gp:ident: $gt:ty),*) [$($via:ident),*];)* }
     ) => {
-        #[allow(non_snake_case, unused_imports, clippy::missing_safety_doc)]
+        #[allow(non_snake_case, unused_imports, clippy::missing_safety_doc, reason = "names and contracts are CUDA's; not every signature needs every type")]
         mod exports {
             use super::api;
             use std::ffi::{c_char, c_void};

@@ -253,7 +253,7 @@ macro_rules! auto_call {
         now($self.answer(|this| {
             $(let mut $p = <$t as Argument>::open($request.$p, &this.tables)?;)*
             if matches!(Mode::$mode, Mode::Post) {
-                #[allow(unused_mut)]
+                #[allow(unused_mut, reason = "only calls that name a stream change it")]
                 let mut stream = Native::from(ptr::null_mut::<c_void>());
                 $(if let Some(named) = <$t as Argument>::stream(&$p) { stream = named; })*
                 this.mark_busy($context, stream);
@@ -273,7 +273,7 @@ macro_rules! carry_out {
         guest { $($guest:tt)* }
     ) => {
         impl Executor {
-            #[allow(non_snake_case, unused_variables)]
+            #[allow(non_snake_case, unused_variables, reason = "CUDA's names; a call without parameters uses none")]
             fn carry_out(&mut self, call: Call, context: u32, ticket: Ticket) -> End_ {
                 match call {
                     // Free memory is what it is after the frees before it.

@@ -137,7 +137,7 @@ macro_rules! functions {
         guest { $($guest:tt)* }
     ) => {
         /// One function for each `auto` entry.
-        #[allow(non_snake_case, unused_variables, clippy::missing_safety_doc)]
+        #[allow(non_snake_case, unused_variables, clippy::missing_safety_doc, reason = "names and contracts are CUDA's; a call without parameters uses none")]
         pub mod functions {
             use super::*;
             use cuda_abi::{Event, Function, Uuid};
