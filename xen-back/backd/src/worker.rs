@@ -269,7 +269,16 @@ mod tests {
             wait_any(&fds, Some(deadline)).unwrap();
         };
         assert!(how.contains('0'), "{how}");
-        assert!(matches!(worker.receive(), Err(PacketError::Closed)));
+        // A process that another test forks holds a copy of the socket until it runs its own program.
+        let closed = loop {
+            match worker.receive() {
+                Ok(None) => assert!(Instant::now() < deadline),
+                other => break other,
+            }
+            let fds: Vec<_> = worker.socket.iter().map(|fd| fd.as_fd()).collect();
+            wait_any(&fds, Some(deadline)).unwrap();
+        };
+        assert!(matches!(closed, Err(PacketError::Closed)), "{closed:?}");
         assert!(matches!(worker.receive(), Ok(None)));
     }
 
