@@ -1,9 +1,10 @@
 //! The one declaration of the CUDA functions and of what travels for them.
 //!
-//! Three lists: `auto`, functions whose parameters say everything, carried by generated code on both
+//! Four lists: `auto`, functions whose parameters say everything, carried by generated code on both
 //! ends; `wire`, messages that serve functions which need more than that; `guest`, those functions,
-//! written by hand in the frontend over the messages they name, or over none. Must never hold two
-//! entries for one function.
+//! written by hand in the frontend over the messages they name, or over none; `driver`, functions that
+//! only a driver library offers: the split driver does not carry them, so a guest must not find them.
+//! Must never hold two entries for one function.
 
 /// When a call's result is known to the guest.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
@@ -18,6 +19,8 @@ pub enum Mode {
     Once,
     /// Answered in the guest, with or without messages of its own.
     Guest,
+    /// Never: the call is not carried, only a driver library offers it.
+    Driver,
 }
 
 /// One entry of the list, for tables and checks.
@@ -25,7 +28,7 @@ pub enum Mode {
 pub struct CallInfo {
     /// The exported symbol (`cuMemAlloc_v2`), or the message's name.
     pub name: &'static str,
-    /// Number on the wire; 0 for a function that has no message of its own.
+    /// Number on the wire; 0 for a function that has no message of its own or is not carried.
     pub number: u16,
     /// When the result is known.
     pub mode: Mode,
@@ -46,11 +49,12 @@ pub struct Names {
     pub since: i32,
 }
 
-/// Calls the macro named with every declaration. See the module's head for the three lists.
+/// Calls the macro named with every declaration. See the module's head for the four lists.
 ///
 /// An `auto` entry: number, symbol, (base name, since), mode, parameters as [`Param`](crate::Param) types.
 /// A `wire` entry: number, name, mode, request fields, reply fields.
 /// A `guest` entry: symbol, (base name, since), C parameters, the messages it uses.
+/// A `driver` entry: symbol, (base name, since), C parameters.
 ///
 /// Numbers are the protocol: never reuse one.
 #[macro_export]
@@ -329,6 +333,12 @@ guest {
     /// NVIDIA's private tables, which this project does not offer: CUDA_ERROR_NOT_FOUND.
     cuGetExportTable ("cuGetExportTable", 3000) (ppExportTable: *mut *const c_void, pExportTableId: *const Uuid) [];
 }
+driver {
+    /// A device's PCI address as text (`0000:01:00.0`).
+    cuDeviceGetPCIBusId ("cuDeviceGetPCIBusId", 4010) (pciBusId: *mut c_char, len: i32, dev: i32);
+    /// The device at a PCI address.
+    cuDeviceGetByPCIBusId ("cuDeviceGetByPCIBusId", 4010) (dev: *mut i32, pciBusId: *const c_char);
+}
     } };
 }
 
@@ -337,6 +347,7 @@ macro_rules! tables {
         auto { $($(#[doc = $adoc:literal])+ $anum:literal $aname:ident ($abase:literal, $asince:literal) $amode:ident ($($p:tt)*);)* }
         wire { $($(#[doc = $wdoc:literal])+ $wnum:literal $wname:ident $wmode:ident {$($req:tt)*} -> {$($rep:tt)*};)* }
         guest { $($(#[doc = $gdoc:literal])+ $gname:ident ($gbase:literal, $gsince:literal) ($($gp:tt)*) [$($via:ident),*];)* }
+        driver { $($(#[doc = $ddoc:literal])+ $dname:ident ($dbase:literal, $dsince:literal) ($($dp:tt)*);)* }
     ) => {
         impl CallInfo {
             /// Every function and message, in the order of the declaration.
@@ -344,13 +355,20 @@ macro_rules! tables {
                 $(CallInfo { name: stringify!($aname), number: $anum, mode: Mode::$amode, via: &[], doc: concat!($($adoc),+) },)*
                 $(CallInfo { name: stringify!($wname), number: $wnum, mode: Mode::$wmode, via: &[], doc: concat!($($wdoc),+) },)*
                 $(CallInfo { name: stringify!($gname), number: 0, mode: Mode::Guest, via: &[$(stringify!($via)),*], doc: concat!($($gdoc),+) },)*
+                $(CallInfo { name: stringify!($dname), number: 0, mode: Mode::Driver, via: &[], doc: concat!($($ddoc),+) },)*
             ];
         }
         impl Names {
-            /// Every exported function.
+            /// Every function that the split driver carries: what the guest's library exports.
+            pub const CARRIED: &'static [Names] = &[
+                $(Names { symbol: stringify!($aname), base: $abase, since: $asince },)*
+                $(Names { symbol: stringify!($gname), base: $gbase, since: $gsince },)*
+            ];
+            /// Every function: what a driver library exports.
             pub const ALL: &'static [Names] = &[
                 $(Names { symbol: stringify!($aname), base: $abase, since: $asince },)*
                 $(Names { symbol: stringify!($gname), base: $gbase, since: $gsince },)*
+                $(Names { symbol: stringify!($dname), base: $dbase, since: $dsince },)*
             ];
         }
         /// Numbers of the calls that travel.
@@ -392,10 +410,11 @@ impl Wire {
     }
 }
 
-/// The symbol that `cuGetProcAddress` gives for a base name at a version: of all that bear the name,
-/// the newest that is not newer than the version asked for.
-pub fn proc_address(base: &str, version: i32) -> Option<&'static str> {
-    Names::ALL
+/// The symbol that `cuGetProcAddress` gives for a base name at a version: of all that a library offers
+/// under the name ([`Names::ALL`] or [`Names::CARRIED`]), the newest that is not newer than the version
+/// asked for.
+pub fn proc_address(offered: &'static [Names], base: &str, version: i32) -> Option<&'static str> {
+    offered
         .iter()
         .filter(|n| n.base == base && n.since <= version)
         .max_by_key(|n| n.since)
@@ -416,7 +435,8 @@ mod tests {
             if call.number != 0 {
                 assert!(numbers.insert(call.number), "{} is used twice", call.number);
             }
-            assert_eq!(call.number == 0, call.mode == Mode::Guest, "{}", call.name);
+            let travels = !matches!(call.mode, Mode::Guest | Mode::Driver);
+            assert_eq!(call.number != 0, travels, "{}", call.name);
             for via in call.via {
                 assert!(
                     CallInfo::ALL
@@ -431,22 +451,37 @@ mod tests {
 
     #[test]
     fn proc_address_follows_versions() {
-        assert_eq!(proc_address("cuMemAlloc", 12000), Some("cuMemAlloc_v2"));
-        assert_eq!(proc_address("cuMemAlloc", 2000), None);
         assert_eq!(
-            proc_address("cuGetProcAddress", 11080),
+            proc_address(Names::ALL, "cuMemAlloc", 12000),
+            Some("cuMemAlloc_v2")
+        );
+        assert_eq!(proc_address(Names::ALL, "cuMemAlloc", 2000), None);
+        assert_eq!(
+            proc_address(Names::ALL, "cuGetProcAddress", 11080),
             Some("cuGetProcAddress")
         );
         assert_eq!(
-            proc_address("cuGetProcAddress", 12000),
+            proc_address(Names::ALL, "cuGetProcAddress", 12000),
             Some("cuGetProcAddress_v2")
         );
-        assert_eq!(proc_address("cuCtxCreate", 12040), Some("cuCtxCreate_v3"));
         assert_eq!(
-            proc_address("cuEventElapsedTime", 12080),
+            proc_address(Names::ALL, "cuCtxCreate", 12040),
+            Some("cuCtxCreate_v3")
+        );
+        assert_eq!(
+            proc_address(Names::ALL, "cuEventElapsedTime", 12080),
             Some("cuEventElapsedTime_v2")
         );
-        assert_eq!(proc_address("cuNothing", 12080), None);
+        assert_eq!(proc_address(Names::ALL, "cuNothing", 12080), None);
+    }
+
+    #[test]
+    fn a_guest_finds_only_what_is_carried() {
+        let name = "cuDeviceGetPCIBusId";
+        assert_eq!(proc_address(Names::ALL, name, 12000), Some(name));
+        assert_eq!(proc_address(Names::CARRIED, name, 12000), None);
+        let carried = proc_address(Names::CARRIED, "cuMemAlloc", 12000);
+        assert_eq!(carried, Some("cuMemAlloc_v2"));
     }
 
     #[test]
@@ -454,7 +489,7 @@ mod tests {
         for number in 0..=u16::MAX {
             if let Ok(call) = Wire::try_from(number) {
                 assert_eq!(call as u16, number);
-                assert_ne!(call.mode(), Mode::Guest);
+                assert!(!matches!(call.mode(), Mode::Guest | Mode::Driver));
             }
         }
     }

@@ -35,6 +35,7 @@ macro_rules! driver {
         auto { $($(#[$adoc:meta])+ $anum:literal $aname:ident ($abase:literal, $asince:literal) $amode:ident ($($ap:ident: $at:ty),*);)* }
         wire { $($wire:tt)* }
         guest { $($(#[$gdoc:meta])+ $gname:ident ($gbase:literal, $gsince:literal) ($($gp:ident: $gt:ty),*) [$($via:ident),*];)* }
+        driver { $($(#[$ddoc:meta])+ $dname:ident ($dbase:literal, $dsince:literal) ($($dp:ident: $dt:ty),*);)* }
     ) => {
         /// The functions of one driver library. Each method is the C function of that name, or
         /// `CUDA_ERROR_NOT_SUPPORTED` where the library lacks it.
@@ -42,6 +43,7 @@ macro_rules! driver {
         pub struct Driver {
             $($aname: Option<unsafe extern "C" fn($(C<$at>),*) -> CuResult>,)*
             $($gname: Option<unsafe extern "C" fn($($gt),*) -> CuResult>,)*
+            $($dname: Option<unsafe extern "C" fn($($dt),*) -> CuResult>,)*
             /// Keeps the code mapped: the pointers above point into it.
             _library: libloading::Library,
         }
@@ -62,6 +64,7 @@ macro_rules! driver {
                 let driver = unsafe { Driver {
                     $($aname: library.get(concat!(stringify!($aname), "\0").as_bytes()).ok().map(|s| *s),)*
                     $($gname: library.get(concat!(stringify!($gname), "\0").as_bytes()).ok().map(|s| *s),)*
+                    $($dname: library.get(concat!(stringify!($dname), "\0").as_bytes()).ok().map(|s| *s),)*
                     _library: library,
                 } };
                 if driver.cuInit.is_none() {
@@ -85,6 +88,16 @@ macro_rules! driver {
                     match self.$gname {
                         // SAFETY: the caller keeps the C function's contract.
                         Some(function) => unsafe { function($($gp),*) },
+                        None => CuResult::NOT_SUPPORTED,
+                    }
+                }
+            )*
+            $(
+                $(#[$ddoc])+
+                pub unsafe fn $dname(&self, $($dp: $dt),*) -> CuResult {
+                    match self.$dname {
+                        // SAFETY: the caller keeps the C function's contract.
+                        Some(function) => unsafe { function($($dp),*) },
                         None => CuResult::NOT_SUPPORTED,
                     }
                 }

@@ -11,17 +11,34 @@ pub fn guard(body: impl FnOnce() -> CuResult) -> CuResult {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or(CuResult::UNKNOWN)
 }
 
-/// Exports every declared function from this crate.
+/// Exports the functions that the split driver carries from this crate, which is a guest's library.
 ///
-/// Use it as `cuda_abi::with_calls!(cuda_abi::export_calls)` beside a module `api` which has, for each
-/// `auto` and `guest` function, an `unsafe fn NAME(args…) -> CuResult` of the C signature. It also
-/// defines `fn export_address(symbol: &str) -> Option<*mut c_void>`.
+/// Use it as `cuda_abi::with_calls!(cuda_abi::export_carried_calls)` beside a module `api` which has,
+/// for each `auto` and `guest` function, an `unsafe fn NAME(args…) -> CuResult` of the C signature. It
+/// also defines `fn export_address(symbol: &str) -> Option<*mut c_void>`.
 #[macro_export]
-macro_rules! export_calls {
+macro_rules! export_carried_calls {
+    (auto { $($auto:tt)* } wire { $($wire:tt)* } guest { $($guest:tt)* } driver { $($driver:tt)* }) => {
+        $crate::export_functions! { auto { $($auto)* } plain { $($guest)* } }
+    };
+}
+
+/// Exports every declared function from this crate, which is a driver: as
+/// [`export_carried_calls!`](crate::export_carried_calls), and the `driver` functions too.
+#[macro_export]
+macro_rules! export_all_calls {
+    (auto { $($auto:tt)* } wire { $($wire:tt)* } guest { $($guest:tt)* } driver { $($driver:tt)* }) => {
+        $crate::export_functions! { auto { $($auto)* } plain { $($guest)* $($driver)* } }
+    };
+}
+
+/// What the two macros above share: the exports of `auto` functions and of those with C parameters.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! export_functions {
     (
         auto { $($(#[$adoc:meta])+ $anum:literal $aname:ident ($abase:literal, $asince:literal) $amode:ident ($($ap:ident: $at:ty),*);)* }
-        wire { $($wire:tt)* }
-        guest { $($(#[$gdoc:meta])+ $gname:ident ($gbase:literal, $gsince:literal) ($($gp:ident: $gt:ty),*) [$($via:ident),*];)* }
+        plain { $($(#[$pdoc:meta])+ $pname:ident ($pbase:literal, $psince:literal) ($($pp:ident: $pt:ty),*) $([$($via:ident),*])?;)* }
     ) => {
         #[allow(non_snake_case, unused_imports, clippy::missing_safety_doc, reason = "names and contracts are CUDA's; not every signature needs every type")]
         mod exports {
@@ -37,11 +54,11 @@ macro_rules! export_calls {
                 }
             )*
             $(
-                $(#[$gdoc])+
+                $(#[$pdoc])+
                 #[unsafe(no_mangle)]
-                pub unsafe extern "C" fn $gname($($gp: $gt),*) -> CuResult {
+                pub unsafe extern "C" fn $pname($($pp: $pt),*) -> CuResult {
                     // SAFETY: the caller of this C function vouches for its pointers, as CUDA's contract asks.
-                    $crate::guard(|| unsafe { api::$gname($($gp),*) })
+                    $crate::guard(|| unsafe { api::$pname($($pp),*) })
                 }
             )*
         }
@@ -50,7 +67,7 @@ macro_rules! export_calls {
         fn export_address(symbol: &str) -> Option<*mut ::std::ffi::c_void> {
             match symbol {
                 $(stringify!($aname) => Some(exports::$aname as *mut ::std::ffi::c_void),)*
-                $(stringify!($gname) => Some(exports::$gname as *mut ::std::ffi::c_void),)*
+                $(stringify!($pname) => Some(exports::$pname as *mut ::std::ffi::c_void),)*
                 _ => None,
             }
         }

@@ -75,6 +75,7 @@ macro_rules! requests {
         auto { $($(#[$adoc:meta])+ $anum:literal $aname:ident ($abase:literal, $asince:literal) $amode:ident ($($ap:ident: $at:ty),*);)* }
         wire { $($(#[$wdoc:meta])+ $wnum:literal $wname:ident $wmode:ident {$($wf:ident: $wt:ty),*} -> {$($rf:ident: $rt:ty),*};)* }
         guest { $($guest:tt)* }
+        driver { $($driver:tt)* }
     ) => {
         /// Requests.
         #[allow(non_camel_case_types, non_snake_case, missing_docs)]
@@ -236,6 +237,7 @@ mod tests {
             auto { $($(#[$adoc:meta])+ $anum:literal $aname:ident ($abase:literal, $asince:literal) $amode:ident ($($ap:ident: $at:ty),*);)* }
             wire { $($(#[$wdoc:meta])+ $wnum:literal $wname:ident $wmode:ident {$($wf:ident: $wt:ty),*} -> {$($rf:ident: $rt:ty),*};)* }
             guest { $($guest:tt)* }
+            driver { $($driver:tt)* }
         ) => {
             #[test]
             fn posted_calls_answer_nothing() {

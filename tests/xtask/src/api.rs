@@ -44,10 +44,11 @@ pub fn table() -> String {
     let mut text = format!(
         "<!-- Written by `cargo xtask api-table` from ring/cuda-abi/src/calls.rs. Do not edit. -->\n\n\
          # The CUDA functions\n\n\
-         `libcuda.so.1` exports {} functions of the driver API. `cuDriverGetVersion` says what the backend's \
-         driver says, but no more than CUDA {}.{}. A function that is not listed is not there: neither `dlsym` nor \
+         The guest's `libcuda.so.1` exports {} functions of the driver API. `cuDriverGetVersion` says what the backend's \
+         driver says, but no more than CUDA {}.{}. A function that is not listed, or listed as not carried, is not there: neither `dlsym` nor \
          `cuGetProcAddress` finds it. Where the backend's driver lacks a listed function, the call fails with \
-         `CUDA_ERROR_NOT_SUPPORTED`.\n\n\
+         `CUDA_ERROR_NOT_SUPPORTED`. softcuda exports {} more, for programs that use it directly; the split \
+         driver does not carry them yet.\n\n\
          When the result is known:\n\n\
          - **posted**: the call returns at once; an error surfaces at the next call that is waited for, which \
          is then not carried out;\n\
@@ -55,14 +56,16 @@ pub fn table() -> String {
          - **blocks**: as waited, but the worker answers when the device is done and goes on with other calls \
          meanwhile;\n\
          - **once**: waited for the first time, then answered in the guest;\n\
-         - **guest**: the guest's library decides, with the messages named or with none.\n\n\
+         - **guest**: the guest's library decides, with the messages named or with none;\n\
+         - **not carried**: softcuda: yes, split driver: not yet.\n\n\
          *Since* is the first CUDA version (1000 × major + 10 × minor) for which `cuGetProcAddress` gives this \
          function for the name.\n\n\
          | name | symbol | since | result | carried by | what it does |\n\
          |---|---|---|---|---|---|\n",
-        functions.len(),
+        Names::CARRIED.len(),
         cuda_abi::CUDA_VERSION / 1000,
         cuda_abi::CUDA_VERSION % 1000 / 10,
+        Names::ALL.len() - Names::CARRIED.len(),
     );
     for (names, call) in functions {
         let symbol = if names.symbol == names.base {
@@ -71,6 +74,7 @@ pub fn table() -> String {
             format!("`{}`", names.symbol)
         };
         let carried = match (call.number, call.via) {
+            _ if call.mode == Mode::Driver => "softcuda: yes, split driver: not yet".to_owned(),
             (0, []) => "–".to_owned(),
             (0, via) => via.join(", "),
             (number, _) => format!("call {number}"),
@@ -122,6 +126,7 @@ macro_rules! declared {
         auto { $($(#[$adoc:meta])+ $anum:literal $aname:ident ($abase:literal, $asince:literal) $amode:ident ($($ap:ident: $at:ty),*);)* }
         wire { $($(#[$wdoc:meta])+ $wnum:literal $wname:ident $wmode:ident {$($wf:ident: $wt:ty),*} -> {$($rf:ident: $rt:ty),*};)* }
         guest { $($guest:tt)* }
+        driver { $($driver:tt)* }
     ) => {
         /// The parameters of the functions that travel by their declaration alone.
         const PARAMETERS: &[(&str, &[Declared])] =
@@ -193,6 +198,7 @@ fn mode(mode: Mode) -> &'static str {
         Mode::Sync => "blocks",
         Mode::Once => "once",
         Mode::Guest => "guest",
+        Mode::Driver => "not carried",
     }
 }
 
@@ -217,6 +223,8 @@ mod tests {
             .filter(|line| line.starts_with("| `cu"))
             .count();
         assert_eq!(lines, Names::ALL.len());
+        let not_carried = table.matches("| not carried | softcuda: yes").count();
+        assert_eq!(not_carried, Names::ALL.len() - Names::CARRIED.len());
         for call in CallInfo::ALL {
             assert!(table.contains(&format!("`{}`", call.name)), "{}", call.name);
         }

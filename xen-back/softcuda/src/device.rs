@@ -59,6 +59,25 @@ impl Device {
         format!("softcuda ({} core{plural})", self.cores)
     }
 
+    /// Where it would lie on the PCI bus: its index is the device's number there, as the attributes say.
+    pub fn pci_bus_id(&self) -> String {
+        format!("0000:00:{:02x}.0", self.index)
+    }
+
+    /// Whether text names that place: `[domain:]bus:device[.function]` in hexadecimal digits.
+    pub fn is_at(&self, text: &str) -> bool {
+        let (place, function) = text.split_once('.').unwrap_or((text, "0"));
+        let numbers: Option<Vec<u32>> = place
+            .split(':')
+            .chain([function])
+            .map(|digits| u32::from_str_radix(digits, 16).ok())
+            .collect();
+        match numbers.as_deref() {
+            Some([0, 0, device, 0] | [0, device, 0]) => *device as usize == self.index,
+            _ => false,
+        }
+    }
+
     /// The value of an attribute; `None` for a number that CUDA 12.8 does not know. What softcuda
     /// lacks, and what no number describes, is 0.
     pub fn attribute(&self, attribute: i32) -> Option<i32> {
@@ -212,5 +231,25 @@ mod tests {
             assert_eq!(device.attribute(number), None, "{number}");
         }
         assert_eq!(device.name(), "softcuda (6 cores)");
+    }
+
+    #[test]
+    fn a_device_lies_on_the_pci_bus_at_its_index() {
+        let device = Device::new(11, b"", 1, 1 << 30);
+        assert_eq!(device.pci_bus_id(), "0000:00:0b.0");
+        for text in ["0000:00:0b.0", "00:0B.0", "0:b", "0000:00:0b"] {
+            assert!(device.is_at(text), "{text}");
+        }
+        for text in [
+            "",
+            ":",
+            "0000:01:0b.0",
+            "00:0a.0",
+            "00:0b.1",
+            "0:0:0:b.0",
+            "b",
+        ] {
+            assert!(!device.is_at(text), "{text}");
+        }
     }
 }

@@ -38,4 +38,4 @@ mod settings;
 mod stream;
 mod work;
 
-cuda_abi::with_calls!(cuda_abi::export_calls);
+cuda_abi::with_calls!(cuda_abi::export_all_calls);

@@ -95,6 +95,30 @@ fn proc_addresses_by_name_and_version() {
 }
 
 #[test]
+fn a_device_is_found_by_its_pci_address() {
+    ok!(cuInit(0));
+    let (mut device, mut text) = (-1, [1i8; 32]);
+    ok!(cuDeviceGetPCIBusId(text.as_mut_ptr(), 32, 0));
+    ok!(cuDeviceGetByPCIBusId(&mut device, text.as_ptr()));
+    assert_eq!(device, 0);
+    let by = |text: &CStr, device: &mut i32| cu!(cuDeviceGetByPCIBusId(device, text.as_ptr()));
+    assert_eq!(by(c"0000:77:00.0", &mut device), CuResult::INVALID_DEVICE);
+    assert_eq!(by(c"nonsense", &mut device), CuResult::INVALID_DEVICE);
+    assert_eq!(
+        cu!(cuDeviceGetByPCIBusId(&mut device, std::ptr::null())),
+        CuResult::INVALID_VALUE
+    );
+    assert_eq!(
+        cu!(cuDeviceGetPCIBusId(text.as_mut_ptr(), 0, 0)),
+        CuResult::INVALID_VALUE
+    );
+    assert_eq!(
+        cu!(cuDeviceGetPCIBusId(text.as_mut_ptr(), 32, 77)),
+        CuResult::INVALID_DEVICE
+    );
+}
+
+#[test]
 fn a_device_describes_itself() {
     ok!(cuInit(0));
     let (mut device, mut number, mut minor, mut bytes) = (-1, 0, 0, 0);

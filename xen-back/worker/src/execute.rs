@@ -271,6 +271,7 @@ macro_rules! carry_out {
         auto { $($(#[$adoc:meta])+ $anum:literal $aname:ident ($abase:literal, $asince:literal) $amode:ident ($($ap:ident: $at:ty),*);)* }
         wire { $($wire:tt)* }
         guest { $($guest:tt)* }
+        driver { $($driver:tt)* }
     ) => {
         impl Executor {
             #[allow(non_snake_case, unused_variables, reason = "CUDA's names; a call without parameters uses none")]

@@ -135,6 +135,7 @@ macro_rules! functions {
         auto { $($(#[$adoc:meta])+ $anum:literal $aname:ident ($abase:literal, $asince:literal) $amode:ident ($($ap:ident: $at:ty),*);)* }
         wire { $($wire:tt)* }
         guest { $($guest:tt)* }
+        driver { $($driver:tt)* }
     ) => {
         /// One function for each `auto` entry.
         #[allow(non_snake_case, unused_variables, clippy::missing_safety_doc, reason = "names and contracts are CUDA's; a call without parameters uses none")]

@@ -30,4 +30,4 @@ mod api {
     pub use crate::module::*;
 }
 
-cuda_abi::with_calls!(cuda_abi::export_calls);
+cuda_abi::with_calls!(cuda_abi::export_carried_calls);

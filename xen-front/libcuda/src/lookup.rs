@@ -4,7 +4,7 @@
 //! "not found" whatever is asked.
 
 use crate::context::give;
-use cuda_abi::{CuResult, Uuid, error_description, error_name, proc_address};
+use cuda_abi::{CuResult, Names, Uuid, error_description, error_name};
 use std::ffi::{CStr, c_char, c_void};
 
 pub unsafe fn cuGetErrorName(error: u32, pStr: *mut *const c_char) -> CuResult {
@@ -41,10 +41,11 @@ fn find(symbol: *const c_char, version: i32) -> Result<(*mut c_void, i32), CuRes
     }
     // SAFETY: not null, and the program vouches for its string.
     let name = unsafe { CStr::from_ptr(symbol) }.to_string_lossy();
-    if let Some(address) = proc_address(&name, version).and_then(crate::export_address) {
+    let carried = |version| cuda_abi::proc_address(Names::CARRIED, &name, version);
+    if let Some(address) = carried(version).and_then(crate::export_address) {
         return Ok((address, query::FOUND));
     }
-    let newer = proc_address(&name, i32::MAX).is_some();
+    let newer = carried(i32::MAX).is_some();
     Ok((
         std::ptr::null_mut(),
         if newer {

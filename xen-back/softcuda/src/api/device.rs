@@ -3,7 +3,7 @@
 use super::{Out, call, device_index};
 use crate::context::Context;
 use cuda_abi::{CuResult, Handle, Uuid};
-use std::ffi::c_char;
+use std::ffi::{CStr, c_char};
 
 pub unsafe fn cuDeviceGetCount(count: *mut i32) -> CuResult {
     call(|driver| {
@@ -26,17 +26,49 @@ pub unsafe fn cuDeviceGet(device: *mut i32, ordinal: i32) -> CuResult {
 pub unsafe fn cuDeviceGetName(name: *mut c_char, len: i32, device: i32) -> CuResult {
     call(|driver| {
         let device = &driver.devices[device_index(driver, device)?];
-        let room = usize::try_from(len).ok().and_then(|len| len.checked_sub(1));
-        let (Some(room), false) = (room, name.is_null()) else {
+        // SAFETY: the C function's contract.
+        unsafe { give_text(&device.name(), name, len) }
+    })
+}
+
+/// Writes as much of a text as fits, ended by a NUL byte.
+///
+/// # Safety
+/// `place` is null, or `len` bytes can be written there.
+unsafe fn give_text(text: &str, place: *mut c_char, len: i32) -> Result<(), CuResult> {
+    let room = usize::try_from(len).ok().and_then(|len| len.checked_sub(1));
+    let (Some(room), false) = (room, place.is_null()) else {
+        return Err(CuResult::INVALID_VALUE);
+    };
+    let written = text.len().min(room);
+    // SAFETY: `len` bytes fit, which is one more than `room`.
+    unsafe {
+        place.copy_from_nonoverlapping(text.as_ptr().cast(), written);
+        place.add(written).write(0);
+    }
+    Ok(())
+}
+
+pub unsafe fn cuDeviceGetPCIBusId(text: *mut c_char, len: i32, device: i32) -> CuResult {
+    call(|driver| {
+        let device = &driver.devices[device_index(driver, device)?];
+        // SAFETY: the C function's contract.
+        unsafe { give_text(&device.pci_bus_id(), text, len) }
+    })
+}
+
+pub unsafe fn cuDeviceGetByPCIBusId(device: *mut i32, text: *const c_char) -> CuResult {
+    call(|driver| {
+        // SAFETY: the C function's contract.
+        let out = unsafe { Out::new(device) }?;
+        if text.is_null() {
             return Err(CuResult::INVALID_VALUE);
-        };
-        let text = device.name();
-        let written = text.len().min(room);
-        // SAFETY: the program says that `len` bytes fit; that is one more than `room`.
-        unsafe {
-            name.copy_from_nonoverlapping(text.as_ptr().cast(), written);
-            name.add(written).write(0);
         }
+        // SAFETY: not null, so a C string.
+        let text = unsafe { CStr::from_ptr(text) };
+        let text = text.to_str().map_err(|_| CuResult::INVALID_VALUE)?;
+        let found = driver.devices.iter().position(|device| device.is_at(text));
+        out.set(found.ok_or(CuResult::INVALID_DEVICE)? as i32);
         Ok(())
     })
 }

@@ -2,7 +2,7 @@
 
 use super::Out;
 use crate::driver;
-use cuda_abi::{CuResult, Uuid};
+use cuda_abi::{CuResult, Names, Uuid};
 use std::ffi::{CStr, c_char, c_void};
 
 /// The highest bit that cuGetProcAddress's flags have: legacy (1) and per-thread (2) default streams.
@@ -105,9 +105,10 @@ unsafe fn find(
     let Ok(name) = name.to_str() else {
         return Ok(Err(NO_SYMBOL));
     };
-    Ok(match cuda_abi::proc_address(name, version) {
+    let offered = |version| cuda_abi::proc_address(Names::ALL, name, version);
+    Ok(match offered(version) {
         Some(symbol) => crate::export_address(symbol).ok_or(NO_SYMBOL),
-        None if cuda_abi::proc_address(name, i32::MAX).is_some() => Err(TOO_OLD),
+        None if offered(i32::MAX).is_some() => Err(TOO_OLD),
         None => Err(NO_SYMBOL),
     })
 }
