@@ -155,6 +155,7 @@ impl Kernel {
             dynamic_shared: self.shared,
             params: &self.params,
             memory: driver.memory.view(context.device),
+            textures: None,
         };
         if let Err(fault) = with_default_modes(|| self.function.program.launch(&launch)) {
             tracing::error!(%fault, "kernel failed");

@@ -11,9 +11,9 @@ use cranelift_codegen::ir::{
 
 use super::form::Form;
 use super::lower::{Hoisted, Lower, clif, int_of};
-use crate::exec::GRANULE;
 use crate::exec::context::{BlockContext, SiteKind};
 use crate::exec::helpers::Helper;
+use crate::exec::{GRANULE, HostRange};
 use crate::ptx::PtxError;
 use crate::ptx::ast::{Base, Operand, Slot, Space, Symbol, Type};
 
@@ -171,6 +171,58 @@ impl Lower<'_, '_, '_> {
         self.b.switch_to_block(fine);
     }
 
+    /// Goes to `fine` if all the bytes are in one of the launch's host ranges and aligned; faults
+    /// otherwise. In line, though rare: a call would cost its surroundings their registers.
+    fn check_ranges(
+        &mut self,
+        address: Value,
+        bytes: i64,
+        align: u32,
+        fault: (Value, Value),
+        fine: Block,
+    ) {
+        let first = self.context_field(types::I64, offset_of!(BlockContext, ranges));
+        let end = self.context_field(types::I64, offset_of!(BlockContext, ranges_end));
+        let flags = MemFlagsData::trusted().with_readonly();
+        let fault_args = [BlockArg::Value(fault.0), BlockArg::Value(fault.1)];
+        let (next, look) = (self.b.create_block(), self.b.create_block());
+        for block in [next, look] {
+            self.b.set_cold_block(block);
+        }
+        let range = self.b.append_block_param(next, types::I64);
+        let start = [BlockArg::Value(first)];
+        if align > 1 {
+            let mask = self.imm(types::I64, i64::from(align) - 1);
+            let over = self.b.ins().band(address, mask);
+            let to = self.fault;
+            self.b.ins().brif(over, to, &fault_args, next, &start);
+        } else {
+            self.b.ins().jump(next, &start);
+        }
+        self.b.switch_to_block(next);
+        let done = self.b.ins().icmp(IntCC::Equal, range, end);
+        let to = self.fault;
+        self.b.ins().brif(done, to, &fault_args, look, &[]);
+        self.b.switch_to_block(look);
+        let base = offset_of!(HostRange, base) as i32;
+        let base = self.b.ins().load(types::I64, flags, range, base);
+        let len = offset_of!(HostRange, len) as i32;
+        let len = self.b.ins().load(types::I64, flags, range, len);
+        let offset = self.b.ins().isub(address, base);
+        let left = self.b.ins().isub(len, offset);
+        let bytes = self.imm(types::I64, bytes);
+        let inside = self.b.ins().icmp(IntCC::UnsignedLessThan, offset, len);
+        let enough = self
+            .b
+            .ins()
+            .icmp(IntCC::UnsignedGreaterThanOrEqual, left, bytes);
+        let good = self.b.ins().band(inside, enough);
+        let size = self.imm(types::I64, size_of::<HostRange>() as i64);
+        let following = self.b.ins().iadd(range, size);
+        let following = [BlockArg::Value(following)];
+        self.b.ins().brif(good, fine, &[], next, &following);
+    }
+
     /// A base and a constant as one address.
     fn plus(&mut self, base: Value, offset: i64) -> Value {
         if offset == 0 {
@@ -298,7 +350,6 @@ impl Lower<'_, '_, '_> {
             }
             _ => {
                 if checks {
-                    let fault = self.fault;
                     let last = high - i64::from(bytes);
                     let kind = SiteKind::Access {
                         space: space.name(),
@@ -306,15 +357,23 @@ impl Lower<'_, '_, '_> {
                         align: bytes,
                     };
                     let site = self.site(line, kind);
+                    let (other, fine) = (self.b.create_block(), self.b.create_block());
+                    self.b.set_cold_block(other);
+                    let failed = self.b.append_block_param(other, types::I64);
                     for at in if last == low {
                         vec![low]
                     } else {
                         vec![low, last]
                     } {
                         let address = self.plus(base, at);
-                        let args = [BlockArg::Value(address), BlockArg::Value(site)];
-                        self.check_device(address, bytes, bytes, fault, &args);
+                        let args = [BlockArg::Value(address)];
+                        self.check_device(address, bytes, bytes, other, &args);
                     }
+                    self.b.ins().jump(fine, &[]);
+                    self.b.switch_to_block(other);
+                    let first = self.plus(base, low);
+                    self.check_ranges(first, high - low, bytes, (failed, site), fine);
+                    self.b.switch_to_block(fine);
                 }
                 Ok(self.place(base, offset, device))
             }

@@ -3,6 +3,9 @@
 
 use std::ffi::c_void;
 
+use super::HostRange;
+use super::texture::Objects;
+
 /// A compiled kernel: runs every runnable thread whose frame lies between two addresses until it
 /// waits or ends. Returns [`DONE`] or [`FAULT`].
 pub(crate) type KernelCode =
@@ -37,6 +40,11 @@ pub(crate) struct BlockContext {
     pub memory_len: u64,
     /// Valid bytes per granule of it.
     pub memory_valid: *const u8,
+    /// Host ranges beside it: the first, and the end of the list.
+    pub ranges: *const HostRange,
+    pub ranges_end: *const HostRange,
+    /// Texture and surface objects.
+    pub textures: *const Objects,
     /// The block's shared memory.
     pub shared: *mut u8,
     /// Its bytes.

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use super::HostRange;
 use super::block;
 use super::context::BlockContext;
 use super::soft;
@@ -273,6 +274,17 @@ extern "C" fn dot_product(code: u32, a: u32, b: u32, c: u32) -> u32 {
     c.wrapping_add(sum as u32)
 }
 
+/// Whether bytes lie in one of the launch's host ranges.
+pub(super) fn in_ranges(context: &BlockContext, address: u64, bytes: u64) -> bool {
+    let count = (context.ranges_end as usize - context.ranges as usize) / size_of::<HostRange>();
+    (0..count).any(|index| {
+        // SAFETY: one of the ranges of the launch's memory view, whose maker keeps the list while it runs.
+        let range = unsafe { *context.ranges.add(index) };
+        let offset = address.wrapping_sub(range.base);
+        range.len >= bytes && offset <= range.len - bytes
+    })
+}
+
 /// Whether a generic address that is not in device memory is good for an access: 0 or 1.
 extern "C" fn check_generic(
     context: *const BlockContext,
@@ -287,7 +299,8 @@ extern "C" fn check_generic(
         size >= bytes && offset <= size - bytes
     };
     let good = address.is_multiple_of(bytes.max(1))
-        && (within(context.shared as u64, context.shared_bytes)
+        && (in_ranges(context, address, bytes)
+            || within(context.shared as u64, context.shared_bytes)
             || within(thread as u64, context.thread_bytes)
             || within(context.params as u64, context.param_bytes));
     u32::from(good)

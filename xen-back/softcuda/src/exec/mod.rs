@@ -10,6 +10,7 @@ pub(crate) mod helpers;
 mod pool;
 mod program;
 pub(crate) mod soft;
+pub mod texture;
 
 pub use crate::ptx::{PtxError, PtxErrorKind};
 pub use fault::{Fault, Place};
@@ -40,6 +41,18 @@ pub struct MemoryView {
     base: u64,
     len: u64,
     valid: *const u8,
+    ranges: *const HostRange,
+    range_count: usize,
+}
+
+/// Host memory outside a [`MemoryView`]'s range that kernels reach at its own addresses.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostRange {
+    /// First address.
+    pub base: u64,
+    /// Bytes.
+    pub len: u64,
 }
 
 // SAFETY: the pointers are to memory that `MemoryView::new`'s caller keeps alive and readable from any
@@ -63,7 +76,28 @@ impl MemoryView {
     /// [`MemoryView::GUARD`] apart; until the launch that uses the view has ended, the bytes counted
     /// by `valid` are mapped readable and writable, and Rust code holds no reference to them.
     pub const unsafe fn new(base: u64, len: u64, valid: *const u8) -> Self {
-        Self { base, len, valid }
+        Self {
+            base,
+            len,
+            valid,
+            ranges: std::ptr::null(),
+            range_count: 0,
+        }
+    }
+
+    /// The view with host ranges beside it, of any place and alignment. They are looked through in
+    /// order, only for accesses outside the view's own range; an access must lie in one of them whole,
+    /// so that ranges which touch should be given as one.
+    ///
+    /// # Safety
+    /// Until the launch that uses the view has ended: `ranges` stays as it is, and the memory it names
+    /// is mapped readable and writable, and Rust code holds no reference to it. No range wraps around
+    /// the end of the address space.
+    #[must_use]
+    pub const unsafe fn with_ranges(mut self, ranges: &[HostRange]) -> Self {
+        self.ranges = ranges.as_ptr();
+        self.range_count = ranges.len();
+        self
     }
 }
 
@@ -141,4 +175,6 @@ pub struct Launch<'a> {
     pub params: &'a [u8],
     /// Device memory.
     pub memory: MemoryView,
+    /// The texture and surface objects that handles in the kernel stand for.
+    pub textures: Option<&'a texture::TextureTable>,
 }

@@ -6,11 +6,12 @@ use std::cell::RefCell;
 use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::block::{self, Frames, Kernel, Stop};
 use super::code::CodeMemory;
 use super::context::{BARRIERS, BlockContext, KernelCode, RawFault, Site, SiteKind, ThreadHeader};
+use super::texture::{Objects, TextureTable};
 use super::{
     Fault, KernelInfo, Launch, MAX_BLOCK_THREADS, MAX_SHARED_BYTES, Param, Place, VariableInfo,
     VariableSpace, helpers, pool,
@@ -322,6 +323,7 @@ struct Run<'l> {
     shared_bytes: u32,
     frame_bytes: usize,
     grid_id: u64,
+    textures: Arc<Objects>,
 }
 
 impl<'l> Run<'l> {
@@ -392,6 +394,9 @@ impl<'l> Run<'l> {
             shared_bytes,
             frame_bytes: entry.thread_bytes as usize * threads as usize,
             grid_id: GRIDS.fetch_add(1, Ordering::Relaxed),
+            textures: launch
+                .textures
+                .map_or_else(Arc::default, TextureTable::objects),
         })
     }
 
@@ -448,6 +453,9 @@ impl<'l> Run<'l> {
             memory_base: memory.base,
             memory_len: memory.len,
             memory_valid: memory.valid,
+            ranges: memory.ranges,
+            ranges_end: memory.ranges.wrapping_add(memory.range_count),
+            textures: &raw const *self.textures,
             shared,
             shared_bytes: u64::from(self.shared_bytes),
             thread_bytes: u64::from(self.entry.thread_bytes),

@@ -51,6 +51,10 @@ impl Args {
         self.0.extend_from_slice(bytes);
         self
     }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl Device {
@@ -150,6 +154,7 @@ impl Device {
             dynamic_shared,
             params: &args.0,
             memory: self.view(),
+            textures: None,
         })
     }
 
