@@ -36,25 +36,31 @@ const FLAGS: &[&str] = &[
     "-S",
 ];
 
-/// The kernels' sources, in alphabetical order.
+/// Where kernels are: the samples' and the benchmark's, which uses the samples' header too.
+fn folders() -> [PathBuf; 2] {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    [here.join("kernels"), here.join("../softbench/kernels")]
+}
+
+/// The kernels' sources, in alphabetical order by folder.
 ///
 /// # Errors
 ///
-/// If the directory of the kernels cannot be read: it lies in the source tree this was built from.
+/// If a directory of kernels cannot be read: it lies in the source tree this was built from.
 pub fn sources() -> Result<Vec<PathBuf>> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
-    let mut sources = std::fs::read_dir(&directory)
-        .and_then(|entries| {
-            entries
-                .map(|entry| Ok(entry?.path()))
-                .collect::<io::Result<Vec<_>>>()
-        })
-        .with_context(|| {
-            format!(
-                "the kernels' directory {} cannot be read",
-                directory.display()
-            )
-        })?;
+    let mut sources = Vec::new();
+    for folder in folders() {
+        let entries = std::fs::read_dir(&folder)
+            .and_then(|entries| {
+                entries
+                    .map(|entry| Ok(entry?.path()))
+                    .collect::<io::Result<Vec<_>>>()
+            })
+            .with_context(|| {
+                format!("the kernels' directory {} cannot be read", folder.display())
+            })?;
+        sources.extend(entries);
+    }
     sources.retain(|path| path.extension().is_some_and(|extension| extension == "cu"));
     sources.sort();
     Ok(sources)
@@ -66,8 +72,11 @@ pub fn sources() -> Result<Vec<PathBuf>> {
 ///
 /// If the compiler is missing or refuses the source.
 pub fn compile(source: &Path) -> Result<String> {
+    let [headers, _] = folders();
     let output = match Command::new(COMPILER)
         .args(FLAGS)
+        .arg("-I")
+        .arg(headers)
         .arg(source)
         .args(["-o", "-"])
         .stdin(Stdio::null())

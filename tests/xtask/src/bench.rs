@@ -10,11 +10,14 @@ use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use vgpu_e2e::{Bundle, Driver, Host, gpu};
 
-use crate::{bundle, setup};
+use crate::{bench_softcuda, bundle, setup};
 
 /// Measure what calls cost through the split driver, beside the driver itself.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
+    #[command(subcommand)]
+    what: Option<What>,
     /// How often both are measured; the median counts.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -24,6 +27,12 @@ pub struct Arguments {
     /// Use softcuda although there is an NVIDIA GPU.
     #[arg(long)]
     softcuda: bool,
+}
+
+/// What else can be measured.
+#[derive(clap::Subcommand)]
+enum What {
+    Softcuda(bench_softcuda::Arguments),
 }
 
 /// One figure of call-bench.
@@ -45,6 +54,9 @@ struct Line {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(What::Softcuda(arguments)) = &arguments.what {
+        return bench_softcuda::run(arguments);
+    }
     setup::demo()?;
     let product = bundle::build()?;
     let bench = bundle::cargo_build(&["vgpu-e2e"])?;

@@ -4,6 +4,7 @@
 
 mod api;
 mod bench;
+mod bench_softcuda;
 mod bundle;
 mod demo;
 mod setup;
