@@ -360,7 +360,8 @@ fn kernels(rounds: u32, only: Option<String>) -> Result<()> {
         only,
         figures: Vec::new(),
     };
-    let all: [(&str, fn(&mut Bench) -> Result<()>); 6] = [
+    type Run = fn(&mut Bench) -> Result<()>;
+    let all: [(&str, Run); 6] = [
         ("matrixMul", Bench::matrix_mul),
         ("BlackScholes", Bench::black_scholes),
         ("nbody", Bench::nbody),
