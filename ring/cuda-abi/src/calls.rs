@@ -150,6 +150,19 @@ auto {
     83 cuOccupancyMaxActiveBlocksPerMultiprocessor ("cuOccupancyMaxActiveBlocksPerMultiprocessor", 6050) Wait (numBlocks: Out<i32>, func: Use<Function>, blockSize: Val<i32>, dynamicSMemSize: Val<usize>);
     /// Blocks of a function that fit on a multiprocessor, with flags.
     84 cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags ("cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags", 7000) Wait (numBlocks: Out<i32>, func: Use<Function>, blockSize: Val<i32>, dynamicSMemSize: Val<usize>, flags: Val<u32>);
+
+    /// When modules' code is loaded.
+    410 cuModuleGetLoadingMode ("cuModuleGetLoadingMode", 11070) Wait (mode: Out<i32>);
+    /// Number of kernels of a module.
+    411 cuModuleGetFunctionCount ("cuModuleGetFunctionCount", 12040) Wait (count: Out<u32>, hmod: Use<Module>);
+    /// Whether a function's code is loaded.
+    412 cuFuncIsLoaded ("cuFuncIsLoaded", 12040) Wait (state: Out<i32>, function: Use<Function>);
+    /// Loads a function's code.
+    413 cuFuncLoad ("cuFuncLoad", 12040) Wait (function: Use<Function>);
+    /// Sets a function's width of shared memory banks.
+    414 cuFuncSetSharedMemConfig ("cuFuncSetSharedMemConfig", 4020) Wait (hfunc: Use<Function>, config: Val<i32>);
+    /// Dynamic shared memory that blocks of a function can have if so many are to fit.
+    415 cuOccupancyAvailableDynamicSMemPerBlock ("cuOccupancyAvailableDynamicSMemPerBlock", 10020) Wait (dynamicSmemSize: Out<usize>, func: Use<Function>, numBlocks: Val<i32>, blockSize: Val<i32>);
 }
 wire {
     /// The version of CUDA that the backend's driver implements.
@@ -338,6 +351,68 @@ driver {
     cuDeviceGetPCIBusId ("cuDeviceGetPCIBusId", 4010) (pciBusId: *mut c_char, len: i32, dev: i32);
     /// The device at a PCI address.
     cuDeviceGetByPCIBusId ("cuDeviceGetByPCIBusId", 4010) (dev: *mut i32, pciBusId: *const c_char);
+
+    /// What is known of a pointer, of several attributes at once.
+    cuPointerGetAttributes ("cuPointerGetAttributes", 7000) (numAttributes: u32, attributes: *mut i32, data: *mut *mut c_void, ptr: u64);
+    /// Sets an attribute of the allocation that an address lies in.
+    cuPointerSetAttribute ("cuPointerSetAttribute", 6000) (value: *const c_void, attribute: i32, ptr: u64);
+
+    /// The kernels of a module.
+    cuModuleEnumerateFunctions ("cuModuleEnumerateFunctions", 12040) (functions: *mut Handle, numFunctions: u32, hmod: Handle);
+    /// A function's name.
+    cuFuncGetName ("cuFuncGetName", 12030) (name: *mut *const c_char, hfunc: Handle);
+    /// Begins a link.
+    cuLinkCreate_v2 ("cuLinkCreate", 6050) (numOptions: u32, options: *mut i32, optionValues: *mut *mut c_void, stateOut: *mut Handle);
+    /// Adds code in memory to a link.
+    cuLinkAddData_v2 ("cuLinkAddData", 6050) (state: Handle, kind: i32, data: *mut c_void, size: usize, name: *const c_char, numOptions: u32, options: *mut i32, optionValues: *mut *mut c_void);
+    /// Adds a file to a link.
+    cuLinkAddFile_v2 ("cuLinkAddFile", 6050) (state: Handle, kind: i32, path: *const c_char, numOptions: u32, options: *mut i32, optionValues: *mut *mut c_void);
+    /// Links what was added; the image lives as long as the link.
+    cuLinkComplete ("cuLinkComplete", 5050) (state: Handle, cubinOut: *mut *mut c_void, sizeOut: *mut usize);
+    /// Ends a link and its image.
+    cuLinkDestroy ("cuLinkDestroy", 5050) (state: Handle);
+    /// Loads code that belongs to no context.
+    cuLibraryLoadData ("cuLibraryLoadData", 12000) (library: *mut Handle, code: *const c_void, jitOptions: *mut i32, jitOptionsValues: *mut *mut c_void, numJitOptions: u32, libraryOptions: *mut i32, libraryOptionValues: *mut *mut c_void, numLibraryOptions: u32);
+    /// Loads such code from a file.
+    cuLibraryLoadFromFile ("cuLibraryLoadFromFile", 12000) (library: *mut Handle, fileName: *const c_char, jitOptions: *mut i32, jitOptionsValues: *mut *mut c_void, numJitOptions: u32, libraryOptions: *mut i32, libraryOptionValues: *mut *mut c_void, numLibraryOptions: u32);
+    /// Unloads a library.
+    cuLibraryUnload ("cuLibraryUnload", 12000) (library: Handle);
+    /// Finds a kernel in a library.
+    cuLibraryGetKernel ("cuLibraryGetKernel", 12000) (pKernel: *mut Handle, library: Handle, name: *const c_char);
+    /// Number of kernels of a library.
+    cuLibraryGetKernelCount ("cuLibraryGetKernelCount", 12040) (count: *mut u32, lib: Handle);
+    /// The kernels of a library.
+    cuLibraryEnumerateKernels ("cuLibraryEnumerateKernels", 12040) (kernels: *mut Handle, numKernels: u32, lib: Handle);
+    /// A library's module in the current context.
+    cuLibraryGetModule ("cuLibraryGetModule", 12000) (pMod: *mut Handle, library: Handle);
+    /// Finds a variable in a library, for the current context.
+    cuLibraryGetGlobal ("cuLibraryGetGlobal", 12000) (dptr: *mut u64, bytes: *mut usize, library: Handle, name: *const c_char);
+    /// Finds a managed variable in a library.
+    cuLibraryGetManaged ("cuLibraryGetManaged", 12000) (dptr: *mut u64, bytes: *mut usize, library: Handle, name: *const c_char);
+    /// Finds a function that host and device can call: there is none.
+    cuLibraryGetUnifiedFunction ("cuLibraryGetUnifiedFunction", 12000) (fptr: *mut *mut c_void, library: Handle, symbol: *const c_char);
+    /// A library's kernel as a function of the current context.
+    cuKernelGetFunction ("cuKernelGetFunction", 12000) (pFunc: *mut Handle, kernel: Handle);
+    /// A kernel's library.
+    cuKernelGetLibrary ("cuKernelGetLibrary", 12050) (pLib: *mut Handle, kernel: Handle);
+    /// A kernel's name.
+    cuKernelGetName ("cuKernelGetName", 12030) (name: *mut *const c_char, hfunc: Handle);
+    /// Offset and size of a kernel's parameter.
+    cuKernelGetParamInfo ("cuKernelGetParamInfo", 12040) (kernel: Handle, paramIndex: usize, paramOffset: *mut usize, paramSize: *mut usize);
+    /// One attribute of a kernel on a device.
+    cuKernelGetAttribute ("cuKernelGetAttribute", 12000) (pi: *mut i32, attrib: i32, kernel: Handle, dev: i32);
+    /// Sets an attribute of a kernel on a device.
+    cuKernelSetAttribute ("cuKernelSetAttribute", 12000) (attrib: i32, val: i32, kernel: Handle, dev: i32);
+    /// Sets a kernel's preference between cache and shared memory on a device.
+    cuKernelSetCacheConfig ("cuKernelSetCacheConfig", 12000) (kernel: Handle, config: i32, dev: i32);
+    /// The block size that fills the device best.
+    cuOccupancyMaxPotentialBlockSize ("cuOccupancyMaxPotentialBlockSize", 6050) (minGridSize: *mut i32, blockSize: *mut i32, func: Handle, blockSizeToDynamicSMemSize: *const c_void, dynamicSMemSize: usize, blockSizeLimit: i32);
+    /// The block size that fills the device best, with flags.
+    cuOccupancyMaxPotentialBlockSizeWithFlags ("cuOccupancyMaxPotentialBlockSizeWithFlags", 7000) (minGridSize: *mut i32, blockSize: *mut i32, func: Handle, blockSizeToDynamicSMemSize: *const c_void, dynamicSMemSize: usize, blockSizeLimit: i32, flags: u32);
+    /// The largest cluster of blocks.
+    cuOccupancyMaxPotentialClusterSize ("cuOccupancyMaxPotentialClusterSize", 11070) (clusterSize: *mut i32, func: Handle, config: *const c_void);
+    /// Clusters that fit on the device.
+    cuOccupancyMaxActiveClusters ("cuOccupancyMaxActiveClusters", 11070) (numClusters: *mut i32, func: Handle, config: *const c_void);
 }
     } };
 }

@@ -3,7 +3,9 @@
 //! Results are integers, so that a code which no header of ours knows passes through unchanged. Must
 //! never decide what a missing function means to a guest: it answers `CUDA_ERROR_NOT_SUPPORTED`.
 
-use crate::{C, CuResult, End, Event, Function, Handle, New, Opt, Out, Stream, Use, Uuid, Val};
+use crate::{
+    C, CuResult, End, Event, Function, Handle, Module, New, Opt, Out, Stream, Use, Uuid, Val,
+};
 use std::ffi::{c_char, c_void};
 use std::path::{Path, PathBuf};
 

@@ -2,6 +2,7 @@
 //! stack of current ones. Must never give out a context that was destroyed.
 
 use crate::driver::{self, Driver};
+use crate::exec::texture::TextureTable;
 use cuda_abi::CuResult;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
@@ -36,6 +37,8 @@ pub struct Context {
     pub primary: bool,
     /// `CUfunc_cache` preference; it changes nothing on this device.
     pub cache_config: AtomicI32,
+    /// What handles of textures and surfaces mean to its kernels.
+    pub textures: TextureTable,
     limits: [AtomicUsize; LIMITS.len()],
     /// The first asynchronous error, 0 if there was none.
     fault: AtomicU32,
@@ -52,6 +55,7 @@ impl Context {
             flags: AtomicU32::new(flags),
             primary,
             cache_config: AtomicI32::new(0),
+            textures: TextureTable::new(),
             limits: LIMITS.map(|(initial, _)| AtomicUsize::new(initial)),
             fault: AtomicU32::new(0),
             alive: AtomicBool::new(true),

@@ -2,11 +2,13 @@
 //! child of fork has none of it, and must never touch its parent's (locks may be held by threads that
 //! the child does not have).
 
+use crate::api::{Link, LinkKind};
 use crate::context::{Context, Primary};
 use crate::device::Device;
 use crate::engine::Engines;
 use crate::event::Event;
 use crate::handles::Table;
+use crate::library::{Kernel, KernelKind, Library, LibraryKind};
 use crate::memory::Memory;
 use crate::module::{Function, Module};
 use crate::settings::Settings;
@@ -35,6 +37,12 @@ pub struct Driver {
     pub modules: Table<cuda_abi::Module, Module>,
     /// Functions of live modules.
     pub functions: Table<cuda_abi::Function, Function>,
+    /// Live libraries.
+    pub libraries: Table<LibraryKind, Library>,
+    /// Kernels of live libraries.
+    pub kernels: Table<KernelKind, Kernel>,
+    /// Links under way.
+    pub links: Table<LinkKind, Link>,
 }
 
 /// cuInit has not been called.
@@ -125,6 +133,9 @@ impl Driver {
             events: Table::new(),
             modules: Table::new(),
             functions: Table::new(),
+            libraries: Table::new(),
+            kernels: Table::new(),
+            links: Table::new(),
         })
     }
 

@@ -39,7 +39,11 @@ pub fn check(
         return Err(CuResult::INVALID_VALUE);
     }
     let info = function.info();
-    let allowed = function.max_dynamic_shared.load(Ordering::Relaxed).max(0) as u32;
+    let allowed = function
+        .settings
+        .max_dynamic_shared
+        .load(Ordering::Relaxed)
+        .max(0) as u32;
     if shared > allowed || shared.saturating_add(info.shared_bytes) > MAX_SHARED_BYTES {
         return Err(CuResult::INVALID_VALUE);
     }

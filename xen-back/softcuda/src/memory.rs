@@ -1,13 +1,23 @@
 //! Device memory and host memory that kernels can reach: one reserved address range in which device
-//! and host addresses are the same, an arena per device and one for host allocations. Allocations start
+//! and host addresses are the same, an arena per device, one for host and managed allocations, one for
+//! addresses that programs map themselves (`mapping`). Allocations start
 //! at multiples of 256 bytes with at least as many unallocated bytes behind them; per device, a table
 //! of valid bytes tells kernels what they may touch. An address that comes from outside must never be
 //! used before [`Memory::find`] has vouched for it.
 
-use crate::exec::{GRANULE, MemoryView};
+mod advice;
+mod mapping;
+
+pub use advice::{Advice, Location};
+pub use mapping::{GRANULARITY, Physical};
+
+use crate::exec::{GRANULE, HostRange, MemoryView};
+use advice::Advices;
 use cuda_abi::CuResult;
+use mapping::Mapping;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Allocations start at multiples of this many bytes.
 const ALIGN: u64 = 256;
@@ -26,6 +36,8 @@ const GIVE_BACK: u64 = 1 << 20;
 pub enum Home {
     /// Memory of the device with this index.
     Device(usize),
+    /// Managed memory, which every device and the host reach.
+    Managed,
     /// Page-locked host memory, which every device reaches.
     Host,
 }
@@ -48,6 +60,8 @@ pub enum Purpose {
     Program,
     /// A module's variable, freed with the module.
     Variable,
+    /// Physical memory at addresses that the program reserved.
+    Mapping,
 }
 
 /// A live allocation, or a range of the program's own memory that it registered.
@@ -65,6 +79,10 @@ pub struct Allocation {
     pub id: u64,
     /// Whether this is the program's own memory, registered.
     pub registered: bool,
+    /// Whether the host and kernels may write it: registered memory may be read-only.
+    pub writable: bool,
+    /// What the program was told of it: that copies are synchronous.
+    pub sync_memops: bool,
     /// Freed in stream order: the program must not use it any more, work under way may.
     ending: bool,
 }
@@ -89,13 +107,45 @@ pub struct Memory {
 }
 
 struct State {
-    /// One per device, then the host's.
+    /// One per device, then the host's, then that of addresses to map at.
     arenas: Vec<Arena>,
     /// By first address, in all arenas.
     live: BTreeMap<u64, Allocation>,
     /// By first address; never overlapping.
     registered: BTreeMap<u64, Allocation>,
+    /// What kernels reach of them.
+    host_ranges: Arc<[HostRange]>,
+    /// First addresses and bytes of what programs reserved.
+    reserved: BTreeMap<u64, u64>,
+    /// By first address, within what is reserved; never overlapping.
+    mappings: BTreeMap<u64, Mapping>,
+    /// What programs said of managed memory.
+    advices: Advices,
+    /// Contexts with their device that reach the memory of another context's device.
+    peers: BTreeSet<Peer>,
     next_id: u64,
+}
+
+/// A context that was given access to a peer's device, and that peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Peer {
+    /// Handle and device of the context whose kernels reach more.
+    pub from: (u64, usize),
+    /// Handle and device of the context whose device's memory they reach.
+    pub to: (u64, usize),
+}
+
+/// Memory of a device that lies in no arena; given back when dropped.
+#[derive(Debug)]
+pub struct Charge {
+    bytes: u64,
+    counter: Arc<AtomicU64>,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.counter.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// Free addresses of one part of the range.
@@ -104,6 +154,8 @@ struct Arena {
     /// Bytes that allocations may take together.
     limit: u64,
     used: u64,
+    /// Bytes of the limit that lie elsewhere.
+    elsewhere: Arc<AtomicU64>,
     /// Up to here the addresses are usable.
     committed: u64,
     /// First address and bytes of each hole; no two touch.
@@ -119,7 +171,11 @@ impl Memory {
     /// # Errors
     /// CUDA_ERROR_OUT_OF_MEMORY if the process may not have that many addresses.
     pub fn reserve(devices: usize, device_bytes: u64, host_bytes: u64) -> Result<Memory, CuResult> {
-        let limits = std::iter::repeat_n(device_bytes, devices).chain([host_bytes]);
+        // Addresses to map at cost nothing: as many as the devices' and the host's memory.
+        let all = device_bytes.checked_mul(devices as u64);
+        let all = all.and_then(|bytes| bytes.checked_add(host_bytes));
+        let all = all.ok_or(CuResult::OUT_OF_MEMORY)?;
+        let limits = std::iter::repeat_n(device_bytes, devices).chain([host_bytes, all]);
         let sizes: Vec<(u64, u64)> = limits
             .map(|limit| {
                 let addresses = limit
@@ -133,7 +189,7 @@ impl Memory {
         let mapped = map(len + COMMIT_STEP, libc::PROT_NONE)?;
         let base = mapped.next_multiple_of(COMMIT_STEP);
         // A child of fork has no device, so it need not have its memory; host memory it may still read.
-        let device_addresses = len - sizes.last().map_or(0, |(_, addresses)| *addresses);
+        let device_addresses: u64 = sizes[..devices].iter().map(|(_, bytes)| bytes).sum();
         // SAFETY: the range was mapped above; neither advice changes what it holds in this process.
         unsafe {
             libc::madvise(base as _, len as usize, libc::MADV_HUGEPAGE);
@@ -145,11 +201,13 @@ impl Memory {
         let mut start = base;
         let arenas = sizes
             .into_iter()
-            .map(|(limit, addresses)| {
+            .enumerate()
+            .map(|(index, (limit, addresses))| {
                 let arena = Arena {
                     start,
-                    limit,
+                    limit: if index > devices { addresses } else { limit },
                     used: 0,
+                    elsewhere: Arc::default(),
                     committed: start,
                     holes: BTreeMap::from([(start, addresses)]),
                     by_size: BTreeSet::from([(addresses, start)]),
@@ -166,6 +224,11 @@ impl Memory {
                 arenas,
                 live: BTreeMap::new(),
                 registered: BTreeMap::new(),
+                host_ranges: Arc::new([]),
+                reserved: BTreeMap::new(),
+                mappings: BTreeMap::new(),
+                advices: Advices::default(),
+                peers: BTreeSet::new(),
                 next_id: 1,
             }),
         })
@@ -178,6 +241,75 @@ impl Memory {
         // process; allocations are 256-byte aligned and a guard apart; bytes are made usable before
         // they are counted as valid and stay so ever after; no reference to them is ever made.
         unsafe { MemoryView::new(self.base, self.len, self.valid[device] as *const u8) }
+    }
+
+    /// Registered host memory that kernels may touch beside that.
+    pub fn host_ranges(&self) -> Arc<[HostRange]> {
+        Arc::clone(&self.state().host_ranges)
+    }
+
+    /// Counts memory of a device that lies elsewhere.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_OUT_OF_MEMORY if the device has not that much.
+    pub fn charge(&self, device: usize, bytes: u64) -> Result<Charge, CuResult> {
+        let mut state = self.state();
+        let arena = state.arena(Home::Device(device));
+        if bytes > arena.free() {
+            return Err(CuResult::OUT_OF_MEMORY);
+        }
+        arena.elsewhere.fetch_add(bytes, Ordering::Relaxed);
+        Ok(Charge {
+            bytes,
+            counter: Arc::clone(&arena.elsewhere),
+        })
+    }
+
+    /// Lets a context's kernels reach the memory of a peer's device.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED.
+    pub fn enable_peer(&self, peer: Peer) -> Result<(), CuResult> {
+        let mut state = self.state();
+        let first = !state.reaches(peer.from.1, peer.to.1);
+        if !state.peers.insert(peer) {
+            return Err(CuResult::PEER_ACCESS_ALREADY_ENABLED);
+        }
+        if first {
+            self.mark_peer(&state, peer, true);
+        }
+        Ok(())
+    }
+
+    /// Undoes that.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_PEER_ACCESS_NOT_ENABLED.
+    pub fn disable_peer(&self, peer: Peer) -> Result<(), CuResult> {
+        let mut state = self.state();
+        if !state.peers.remove(&peer) {
+            return Err(CuResult::PEER_ACCESS_NOT_ENABLED);
+        }
+        if !state.reaches(peer.from.1, peer.to.1) {
+            self.mark_peer(&state, peer, false);
+        }
+        Ok(())
+    }
+
+    /// Writes a device's table of valid bytes for the memory of another one.
+    fn mark_peer(&self, state: &State, peer: Peer, valid: bool) {
+        let Peer {
+            from: (_, from),
+            to: (_, to),
+        } = peer;
+        if from == to {
+            return;
+        }
+        for allocation in state.live.values() {
+            if allocation.home == Home::Device(to) {
+                self.mark_table(from, allocation.start, allocation.bytes, valid);
+            }
+        }
     }
 
     /// Allocates at least 256-byte aligned memory.
@@ -203,7 +335,7 @@ impl Memory {
         }
         let mut state = self.state();
         let start = state.arena(home).take(taken, align)?;
-        self.mark(home, start, bytes, true);
+        self.mark(&state, home, start, bytes, true);
         let allocation = Allocation {
             start,
             bytes,
@@ -211,6 +343,8 @@ impl Memory {
             owner,
             id: state.next_id,
             registered: false,
+            writable: true,
+            sync_memops: false,
             ending: false,
         };
         state.next_id += 1;
@@ -258,6 +392,16 @@ impl Memory {
             self.give_back(&mut state, allocation);
         }
         state.registered.retain(|_, r| r.owner.context != context);
+        state.note_host_ranges();
+        let gone: Vec<Peer> = state
+            .peers
+            .extract_if(.., |peer| peer.from.0 == context || peer.to.0 == context)
+            .collect();
+        for peer in gone {
+            if !state.reaches(peer.from.1, peer.to.1) {
+                self.mark_peer(&state, peer, false);
+            }
+        }
     }
 
     /// The allocation or registration that wholly holds `bytes` at `address`.
@@ -269,7 +413,9 @@ impl Memory {
                 .map(|(_, allocation)| *allocation)
                 .filter(|a| !a.ending && a.holds(address, bytes.max(1)))
         };
-        near(&state.live).or_else(|| near(&state.registered))
+        near(&state.live)
+            .or_else(|| near(&state.registered))
+            .or_else(|| state.mapped(address, bytes.max(1)))
     }
 
     /// Whether any of the bytes lies in this memory's range: then only allocated ones may be used.
@@ -277,19 +423,38 @@ impl Memory {
         address < self.base + self.len && address.saturating_add(bytes) > self.base
     }
 
+    /// Notes what the program says of the copies of an allocation.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_INVALID_VALUE if no allocation holds the address.
+    pub fn set_sync_memops(&self, address: u64, synchronous: bool) -> Result<(), CuResult> {
+        let found = self.find(address, 1).ok_or(CuResult::INVALID_VALUE)?;
+        let mut state = self.state();
+        let allocation = state.live.get_mut(&found.start);
+        let allocation = allocation.ok_or(CuResult::INVALID_VALUE)?;
+        allocation.sync_memops = synchronous;
+        Ok(())
+    }
+
     /// Free and total bytes of a device.
     pub fn usage(&self, device: usize) -> (u64, u64) {
         let mut state = self.state();
         let arena = state.arena(Home::Device(device));
-        (arena.limit - arena.used, arena.limit)
+        (arena.free(), arena.limit)
     }
 
-    /// Notes memory of the program's own as page-locked.
+    /// Notes memory of the program's own as page-locked. Kernels reach it if it is writable.
     ///
     /// # Errors
     /// CUDA_ERROR_INVALID_VALUE for a range that cannot be the program's,
     /// CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED if any of it is registered.
-    pub fn register(&self, start: u64, bytes: u64, owner: Owner) -> Result<(), CuResult> {
+    pub fn register(
+        &self,
+        start: u64,
+        bytes: u64,
+        owner: Owner,
+        writable: bool,
+    ) -> Result<(), CuResult> {
         let end = start.checked_add(bytes).ok_or(CuResult::INVALID_VALUE)?;
         if start == 0 || bytes == 0 || self.touches(start, bytes) {
             return Err(CuResult::INVALID_VALUE);
@@ -308,9 +473,12 @@ impl Memory {
             owner,
             id,
             registered: true,
+            writable,
+            sync_memops: false,
             ending: false,
         };
         state.registered.insert(start, registration);
+        state.note_host_ranges();
         Ok(())
     }
 
@@ -319,10 +487,11 @@ impl Memory {
     /// # Errors
     /// CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED if nothing registered starts there.
     pub fn unregister(&self, start: u64) -> Result<(), CuResult> {
-        match self.state().registered.remove(&start) {
-            Some(_) => Ok(()),
-            None => Err(CuResult::HOST_MEMORY_NOT_REGISTERED),
-        }
+        let mut state = self.state();
+        let found = state.registered.remove(&start);
+        found.ok_or(CuResult::HOST_MEMORY_NOT_REGISTERED)?;
+        state.note_host_ranges();
+        Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -330,30 +499,44 @@ impl Memory {
     }
 
     fn give_back(&self, state: &mut State, allocation: &Allocation) {
-        self.mark(allocation.home, allocation.start, allocation.bytes, false);
+        self.mark(
+            state,
+            allocation.home,
+            allocation.start,
+            allocation.bytes,
+            false,
+        );
         let taken = allocation.bytes.next_multiple_of(ALIGN);
+        state.advices.forget(allocation.start, taken);
         state.arena(allocation.home).give(allocation.start, taken);
     }
 
-    /// Writes the table of valid bytes for an allocation: all of it or none.
-    fn mark(&self, home: Home, start: u64, bytes: u64, valid: bool) {
-        let tables = match home {
-            Home::Device(device) => &self.valid[device..=device],
-            Home::Host => &self.valid[..],
-        };
+    /// Writes the tables of valid bytes for an allocation: all of it or none.
+    fn mark(&self, state: &State, home: Home, start: u64, bytes: u64, valid: bool) {
+        for device in 0..self.valid.len() {
+            let concerned = match home {
+                Home::Device(own) => own == device || state.reaches(device, own),
+                Home::Managed | Home::Host => true,
+            };
+            if concerned {
+                self.mark_table(device, start, bytes, valid);
+            }
+        }
+    }
+
+    /// Writes one device's table of valid bytes.
+    fn mark_table(&self, device: usize, start: u64, bytes: u64, valid: bool) {
         let first = (start - self.base) / GRANULE;
         let (full, rest) = (bytes / GRANULE, bytes % GRANULE);
-        for table in tables {
-            // SAFETY: the table has an entry per granule of the range, and the allocation lies in the
-            // range. Kernels may read entries meanwhile, as bytes: they see the old or the new one.
-            unsafe {
-                let entry = (table + first) as *mut u8;
-                entry.write_bytes(if valid { GRANULE as u8 } else { 0 }, full as usize);
-                if rest > 0 {
-                    entry
-                        .add(full as usize)
-                        .write(if valid { rest as u8 } else { 0 });
-                }
+        // SAFETY: the table has an entry per granule of the range, and the allocation lies in the
+        // range. Kernels may read entries meanwhile, as bytes: they see the old or the new one.
+        unsafe {
+            let entry = (self.valid[device] + first) as *mut u8;
+            entry.write_bytes(if valid { GRANULE as u8 } else { 0 }, full as usize);
+            if rest > 0 {
+                entry
+                    .add(full as usize)
+                    .write(if valid { rest as u8 } else { 0 });
             }
         }
     }
@@ -361,18 +544,48 @@ impl Memory {
 
 impl State {
     fn arena(&mut self, home: Home) -> &mut Arena {
-        let host = self.arenas.len() - 1;
+        let host = self.arenas.len() - 2;
         match home {
             Home::Device(device) => &mut self.arenas[device],
-            Home::Host => &mut self.arenas[host],
+            Home::Managed | Home::Host => &mut self.arenas[host],
         }
+    }
+
+    /// Whether kernels of one device reach the memory of another.
+    fn reaches(&self, from: usize, to: usize) -> bool {
+        self.peers
+            .iter()
+            .any(|peer| peer.from.1 == from && peer.to.1 == to)
+    }
+
+    /// Lists what kernels reach of registered memory: in order, ranges that touch as one.
+    fn note_host_ranges(&mut self) {
+        let mut ranges: Vec<HostRange> = Vec::new();
+        for registered in self.registered.values().filter(|r| r.writable) {
+            match ranges.last_mut() {
+                Some(last) if last.base + last.len == registered.start => {
+                    last.len += registered.bytes;
+                }
+                _ => ranges.push(HostRange {
+                    base: registered.start,
+                    len: registered.bytes,
+                }),
+            }
+        }
+        self.host_ranges = ranges.into();
     }
 }
 
 impl Arena {
+    /// Bytes of the limit that are left.
+    fn free(&self) -> u64 {
+        let taken = self.used + self.elsewhere.load(Ordering::Relaxed);
+        self.limit.saturating_sub(taken)
+    }
+
     /// Takes `bytes` and a guard behind them from the smallest hole that holds them.
     fn take(&mut self, bytes: u64, align: u64) -> Result<u64, CuResult> {
-        if bytes > self.limit - self.used {
+        if bytes > self.free() {
             return Err(CuResult::OUT_OF_MEMORY);
         }
         let span = bytes + MemoryView::GUARD;
@@ -440,6 +653,36 @@ impl Arena {
         self.holes.remove(&start);
         self.by_size.remove(&(bytes, start));
     }
+}
+
+/// Whether the program has memory at each of these addresses, and may write it where that is asked.
+pub fn is_mapped(start: u64, bytes: u64, writable: bool) -> bool {
+    let Some(end) = start.checked_add(bytes) else {
+        return false;
+    };
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else {
+        return false;
+    };
+    let mut covered = start;
+    for line in maps.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let range = words.next().and_then(|range| range.split_once('-'));
+        let number = |text| u64::from_str_radix(text, 16).ok();
+        let (Some((from, to)), Some(rights)) = (range, words.next()) else {
+            continue;
+        };
+        let (Some(from), Some(to)) = (number(from), number(to)) else {
+            continue;
+        };
+        let good = rights.starts_with('r') && (!writable || rights[1..].starts_with('w'));
+        if from <= covered && covered < to && good {
+            covered = to;
+        }
+        if covered >= end {
+            return true;
+        }
+    }
+    false
 }
 
 /// Maps private memory that counts only once it is touched.
@@ -572,14 +815,14 @@ mod tests {
         let memory = memory();
         let own = vec![0u8; 4096];
         let at = own.as_ptr() as u64;
-        assert_eq!(memory.register(at, 1024, OWNER), Ok(()));
+        assert_eq!(memory.register(at, 1024, OWNER, true), Ok(()));
         for (start, bytes) in [(at, 1), (at + 1023, 1), (at - 1, 2), (at - 1, 4096)] {
             assert_eq!(
-                memory.register(start, bytes, OWNER),
+                memory.register(start, bytes, OWNER, true),
                 Err(CuResult::HOST_MEMORY_ALREADY_REGISTERED)
             );
         }
-        assert_eq!(memory.register(at + 1024, 8, OWNER), Ok(()));
+        assert_eq!(memory.register(at + 1024, 8, OWNER, true), Ok(()));
         assert!(memory.find(at + 5, 10).is_some_and(|a| a.registered));
         assert_eq!(
             memory.unregister(at + 5),
@@ -590,7 +833,7 @@ mod tests {
         let inside = memory.allocate(DEVICE, 64, 1, OWNER).unwrap().start;
         for (start, bytes) in [(0, 8), (at, 0), (at, u64::MAX), (inside, 8)] {
             assert_eq!(
-                memory.register(start, bytes, OWNER),
+                memory.register(start, bytes, OWNER, true),
                 Err(CuResult::INVALID_VALUE)
             );
         }

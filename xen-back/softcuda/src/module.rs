@@ -8,9 +8,13 @@ use crate::driver::Driver;
 use crate::exec::{
     KernelInfo, MAX_BLOCK_THREADS, MAX_SHARED_BYTES, Program, VariableSpace, WARP_SIZE,
 };
+use crate::image::Text;
 use crate::memory::{Home, Owner, Purpose};
+use crate::ptx;
 use cuda_abi::{CuResult, Handle};
 use std::collections::HashMap;
+use std::ffi::CString;
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -38,10 +42,30 @@ pub struct Function {
     pub program: Arc<Program>,
     /// Which of the module's kernels it is.
     pub index: usize,
+    /// Its name, for programs that ask for it.
+    pub name: CString,
+    /// What programs set of it; a library's kernel has the same in all contexts of a device.
+    pub settings: Arc<Settings>,
+}
+
+/// What programs set of a kernel.
+#[derive(Debug)]
+pub struct Settings {
     /// Dynamic shared memory that a launch may ask for, in bytes.
     pub max_dynamic_shared: AtomicI32,
     /// Preferred share of shared memory in percent, -1 for none; it changes nothing on this device.
-    pub carveout: AtomicI32,
+    carveout: AtomicI32,
+}
+
+impl Settings {
+    /// A kernel's settings before any are made.
+    pub fn new(info: &KernelInfo) -> Arc<Settings> {
+        let unasked = device::SHARED_BYTES.saturating_sub(info.shared_bytes);
+        Arc::new(Settings {
+            max_dynamic_shared: AtomicI32::new(unasked as i32),
+            carveout: AtomicI32::new(-1),
+        })
+    }
 }
 
 /// Why an image is no module.
@@ -54,7 +78,8 @@ pub struct LoadFailure {
 }
 
 impl LoadFailure {
-    fn new(code: CuResult, log: impl Into<String>) -> LoadFailure {
+    /// A failure with its log.
+    pub fn new(code: CuResult, log: impl Into<String>) -> LoadFailure {
         LoadFailure {
             code,
             log: log.into(),
@@ -62,76 +87,86 @@ impl LoadFailure {
     }
 }
 
-/// How an image in memory begins, which says what it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// Machine code of a GPU.
-    Cubin,
-    /// A wrapper around a fat binary, or a bare one.
-    FatBinary,
-    /// Text that ends with a NUL byte.
-    Text,
+/// A text as such, if it is one.
+fn utf8<'t>(text: &'t Text, all: &[Text]) -> Result<&'t str, LoadFailure> {
+    std::str::from_utf8(&text.bytes).map_err(|error| {
+        let before = &text.bytes[..error.valid_up_to()];
+        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        let prefix = prefix(text, all);
+        let log = format!("{prefix}PTX line {line}: a byte that is no UTF-8 text");
+        LoadFailure::new(CuResult::INVALID_PTX, log)
+    })
 }
 
-impl Format {
-    const MAGICS: [([u8; 4], Format); 3] = [
-        (*b"\x7fELF", Format::Cubin),
-        (0x4662_43b1_u32.to_le_bytes(), Format::FatBinary),
-        (0xba55_ed50_u32.to_le_bytes(), Format::FatBinary),
-    ];
+/// Checks that a text is PTX, whatever it refers to.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_PTX and the first mistake.
+pub fn check(text: &Text) -> Result<(), LoadFailure> {
+    let all = std::slice::from_ref(text);
+    ptx::parse(utf8(text, all)?).map(drop).map_err(|error| {
+        let log = format!("{}{error}", prefix(text, all));
+        LoadFailure::new(CuResult::INVALID_PTX, log)
+    })
+}
 
-    /// The format of an image. `byte` reads its bytes, and none behind one that differs from a magic
-    /// number: a text may be shorter than four.
-    pub fn of(mut byte: impl FnMut(usize) -> Option<u8>) -> Format {
-        Format::MAGICS
-            .iter()
-            .find(|(magic, _)| magic.iter().enumerate().all(|(at, b)| byte(at) == Some(*b)))
-            .map_or(Format::Text, |(_, format)| *format)
+/// Compiles the texts of an image as one program.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_PTX and the first mistake, with the name and line of its text.
+pub fn compile(texts: &[Text]) -> Result<Program, LoadFailure> {
+    let read: Vec<&str> = texts
+        .iter()
+        .map(|text| utf8(text, texts))
+        .collect::<Result<_, _>>()?;
+    Program::compile_all(&read).map_err(|mut error| {
+        let mut log = String::new();
+        let mut first = 0;
+        for (text, own) in texts.iter().zip(&read) {
+            let lines = ptx::lines(own);
+            if error.line <= first + lines || std::ptr::eq(text, &texts[texts.len() - 1]) {
+                error.line = error.line.saturating_sub(first);
+                log.push_str(&prefix(text, texts));
+                break;
+            }
+            first += lines;
+        }
+        // Writing to a String cannot fail.
+        let _ = write!(log, "{error}");
+        LoadFailure::new(CuResult::INVALID_PTX, log)
+    })
+}
+
+/// What stands before a mistake in one of several texts.
+fn prefix(text: &Text, all: &[Text]) -> String {
+    if all.len() > 1 || !text.name.is_empty() {
+        format!("{}, ", text.name)
+    } else {
+        String::new()
     }
 }
 
 impl Module {
-    /// Loads a PTX text into a context; the module's handle.
+    /// Gives a program's variables their memory in a context and makes it a module there.
     ///
     /// # Errors
-    /// The driver's code and the text's first mistake.
-    pub fn load(driver: &Driver, context: Arc<Context>, text: &[u8]) -> Result<u64, LoadFailure> {
-        let text = std::str::from_utf8(text).map_err(|error| {
-            let line = 1 + text[..error.valid_up_to()]
-                .iter()
-                .filter(|b| **b == b'\n')
-                .count();
-            LoadFailure::new(
-                CuResult::INVALID_PTX,
-                format!("PTX line {line}: a byte that is no UTF-8 text"),
-            )
-        })?;
-        let program = Program::compile(text)
-            .map_err(|error| LoadFailure::new(CuResult::INVALID_PTX, error.to_string()))?;
+    /// CUDA_ERROR_OUT_OF_MEMORY for variables that do not fit.
+    pub fn load(
+        driver: &Driver,
+        context: Arc<Context>,
+        program: Arc<Program>,
+    ) -> Result<Arc<Module>, LoadFailure> {
         let handle = driver.modules.number();
         let variables = place_variables(driver, &context, &program)?;
-        let module = Module {
+        let module = Arc::new(Module {
             context,
             handle,
-            program: Arc::new(program),
+            program,
             variables,
             functions: Mutex::default(),
-        };
-        driver.modules.insert(handle, Arc::new(module));
-        Ok(handle)
-    }
-
-    /// Why an image of this format is not loaded.
-    pub fn refuse(format: Format) -> LoadFailure {
-        let what = match format {
-            Format::Cubin => "an ELF cubin",
-            Format::FatBinary => "a fat binary",
-            Format::Text => "a text",
-        };
-        LoadFailure::new(
-            CuResult::NO_BINARY_FOR_GPU,
-            format!("the image is {what}; softcuda loads PTX text"),
-        )
+        });
+        driver.modules.insert(handle, Arc::clone(&module));
+        Ok(module)
     }
 
     /// Ends a module, whose kernels have ended.
@@ -149,34 +184,55 @@ impl Module {
     pub fn function(&self, driver: &Driver, name: &str) -> Option<u64> {
         let kernels = self.program.kernels();
         let index = kernels.iter().position(|kernel| kernel.name == name)?;
+        Some(self.function_at(driver, index, || Settings::new(&kernels[index])))
+    }
+
+    /// The handle of a kernel by its number, which must be one of the program's; `settings` are a new
+    /// handle's.
+    pub fn function_at(
+        &self,
+        driver: &Driver,
+        index: usize,
+        settings: impl FnOnce() -> Arc<Settings>,
+    ) -> u64 {
         let mut functions = self
             .functions
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let handle = *functions.entry(index).or_insert_with(|| {
+        *functions.entry(index).or_insert_with(|| {
             let handle = driver.functions.number();
-            let unasked = device::SHARED_BYTES.saturating_sub(kernels[index].shared_bytes);
             let function = Function {
                 context: Arc::clone(&self.context),
                 module: self.handle,
                 program: Arc::clone(&self.program),
                 index,
-                max_dynamic_shared: AtomicI32::new(unasked as i32),
-                carveout: AtomicI32::new(-1),
+                // A name of PTX has no NUL byte.
+                name: CString::new(self.program.kernels()[index].name.as_str()).unwrap_or_default(),
+                settings: settings(),
             };
             driver.functions.insert(handle, Arc::new(function));
             handle
-        });
-        Some(handle)
+        })
     }
 
-    /// First address and bytes of a variable by its name.
-    pub fn variable(&self, name: &str) -> Option<(u64, u64)> {
+    /// The module's code.
+    pub fn program(&self) -> &Arc<Program> {
+        &self.program
+    }
+
+    /// What programs call it.
+    pub fn handle(&self) -> Handle {
+        self.handle as Handle
+    }
+
+    /// First address and bytes of a variable by its name, and whether it is managed memory.
+    pub fn variable(&self, name: &str) -> Option<(u64, u64, bool)> {
         let variables = self.program.variables();
         let index = variables
             .iter()
             .position(|variable| variable.name == name)?;
-        self.variables.get(index).copied()
+        let (start, bytes) = self.variables.get(index).copied()?;
+        Some((start, bytes, variables.get(index)?.managed))
     }
 }
 
@@ -196,7 +252,11 @@ fn place_variables(
         let found = driver
             .memory
             .allocate(
-                Home::Device(context.device),
+                if variable.managed {
+                    Home::Managed
+                } else {
+                    Home::Device(context.device)
+                },
                 variable.bytes.max(1),
                 variable.align,
                 owner,
@@ -244,14 +304,7 @@ impl Function {
 
     /// Threads that a block of it may have.
     pub fn max_threads(&self) -> u32 {
-        let product =
-            |dimensions: [u32; 3]| dimensions.iter().map(|d| u64::from(*d)).product::<u64>();
-        let info = self.info();
-        let declared = info
-            .required_threads
-            .or(info.max_threads)
-            .map_or(u64::MAX, product);
-        declared.clamp(1, u64::from(MAX_BLOCK_THREADS)) as u32
+        max_threads(self.info())
     }
 
     /// The value of a `CUfunction_attribute`.
@@ -259,26 +312,7 @@ impl Function {
     /// # Errors
     /// CUDA_ERROR_INVALID_VALUE for one that CUDA 12.8 does not know.
     pub fn attribute(&self, attribute: i32) -> Result<i32, CuResult> {
-        let info = self.info();
-        let constants = || {
-            let variables = self.program.variables().iter();
-            let constant = variables.filter(|v| v.space == VariableSpace::Const);
-            constant.map(|v| v.bytes).sum::<u64>() as i32
-        };
-        Ok(match attribute {
-            0 => self.max_threads() as i32,
-            1 => info.shared_bytes as i32,
-            2 => constants(),
-            3 => info.local_bytes as i32,
-            4 => info.registers as i32,
-            5 => info.target as i32,
-            6 => device::TARGET,
-            7 => 0, // compiled with global loads cached in L1: there is no such choice
-            8 => self.max_dynamic_shared.load(Ordering::Relaxed),
-            9 => self.carveout.load(Ordering::Relaxed),
-            10..=15 => 0, // clusters, which the device does not have
-            _ => return Err(CuResult::INVALID_VALUE),
-        })
+        kernel_attribute(&self.program, self.index, &self.settings, attribute)
     }
 
     /// Sets a `CUfunction_attribute`.
@@ -286,15 +320,7 @@ impl Function {
     /// # Errors
     /// CUDA_ERROR_INVALID_VALUE for one that cannot be set, or to this value.
     pub fn set_attribute(&self, attribute: i32, value: i32) -> Result<(), CuResult> {
-        let free = MAX_SHARED_BYTES.saturating_sub(self.info().shared_bytes) as i32;
-        match attribute {
-            8 if (0..=free).contains(&value) => {
-                self.max_dynamic_shared.store(value, Ordering::Relaxed)
-            }
-            9 if (-1..=100).contains(&value) => self.carveout.store(value, Ordering::Relaxed),
-            _ => return Err(CuResult::INVALID_VALUE),
-        }
-        Ok(())
+        self.settings.set(self.info(), attribute, value)
     }
 
     /// Blocks of so many threads and so much dynamic shared memory that reside on a multiprocessor.
@@ -311,31 +337,81 @@ impl Function {
             .min(device::REGISTERS / registers)
             .min(device::RESIDENT_SHARED_BYTES / shared)
     }
+
+    /// Bytes of dynamic shared memory that each of so many resident blocks can have.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_INVALID_VALUE if so many blocks do not reside on a multiprocessor whatever they ask for.
+    pub fn available_shared(&self, blocks: u32, threads: u32) -> Result<u64, CuResult> {
+        if blocks == 0 || self.resident_blocks(threads, 0) < blocks {
+            return Err(CuResult::INVALID_VALUE);
+        }
+        let share = device::RESIDENT_SHARED_BYTES / blocks;
+        let taken = device::RESERVED_SHARED_BYTES + self.info().shared_bytes;
+        let free = share.min(MAX_SHARED_BYTES + device::RESERVED_SHARED_BYTES);
+        Ok(u64::from(free.saturating_sub(taken)))
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The value of a kernel's `CUfunction_attribute`.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_VALUE for one that CUDA 12.8 does not know, or a kernel that is not there.
+pub fn kernel_attribute(
+    program: &Program,
+    index: usize,
+    settings: &Settings,
+    attribute: i32,
+) -> Result<i32, CuResult> {
+    let info = program
+        .kernels()
+        .get(index)
+        .ok_or(CuResult::INVALID_VALUE)?;
+    let constants = || {
+        let variables = program.variables().iter();
+        let constant = variables.filter(|v| v.space == VariableSpace::Const);
+        constant.map(|v| v.bytes).sum::<u64>() as i32
+    };
+    Ok(match attribute {
+        0 => max_threads(info) as i32,
+        1 => info.shared_bytes as i32,
+        2 => constants(),
+        3 => info.local_bytes as i32,
+        4 => info.registers as i32,
+        5 => info.target as i32,
+        6 => device::TARGET,
+        7 => 0, // compiled with global loads cached in L1: there is no such choice
+        8 => settings.max_dynamic_shared.load(Ordering::Relaxed),
+        9 => settings.carveout.load(Ordering::Relaxed),
+        10..=15 => 0, // clusters, which the device does not have
+        _ => return Err(CuResult::INVALID_VALUE),
+    })
+}
 
-    #[test]
-    fn formats_are_told_by_their_first_bytes() {
-        let of = |image: &[u8]| Format::of(|at| image.get(at).copied());
-        assert_eq!(of(b"\x7fELF\x02"), Format::Cubin);
-        assert_eq!(of(&[0xb1, 0x43, 0x62, 0x46]), Format::FatBinary);
-        assert_eq!(of(&[0x50, 0xed, 0x55, 0xba]), Format::FatBinary);
-        for text in [&b"\0"[..], b"\x7f\0", b"\x7fEL\0", b".version 6.0\0"] {
-            assert_eq!(of(text), Format::Text);
+impl Settings {
+    /// Sets a `CUfunction_attribute` of a kernel.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_INVALID_VALUE for one that cannot be set, or to this value.
+    pub fn set(&self, info: &KernelInfo, attribute: i32, value: i32) -> Result<(), CuResult> {
+        let free = MAX_SHARED_BYTES.saturating_sub(info.shared_bytes) as i32;
+        match attribute {
+            8 if (0..=free).contains(&value) => {
+                self.max_dynamic_shared.store(value, Ordering::Relaxed);
+            }
+            9 if (-1..=100).contains(&value) => self.carveout.store(value, Ordering::Relaxed),
+            _ => return Err(CuResult::INVALID_VALUE),
         }
+        Ok(())
     }
+}
 
-    #[test]
-    fn formats_read_no_byte_behind_a_difference() {
-        let image = b"\x7fE\0";
-        let mut furthest = 0;
-        Format::of(|at| {
-            furthest = furthest.max(at);
-            image.get(at).copied()
-        });
-        assert_eq!(furthest, 2);
-    }
+/// Threads that a block of a kernel may have.
+pub fn max_threads(info: &KernelInfo) -> u32 {
+    let product = |dimensions: [u32; 3]| dimensions.iter().map(|d| u64::from(*d)).product::<u64>();
+    let declared = info
+        .required_threads
+        .or(info.max_threads)
+        .map_or(u64::MAX, product);
+    declared.clamp(1, u64::from(MAX_BLOCK_THREADS)) as u32
 }

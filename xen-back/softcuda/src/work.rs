@@ -148,14 +148,19 @@ impl Work {
 
 impl Kernel {
     fn run(&self, driver: &Driver, context: &Context) {
+        // Both stay as they are until the launch has ended.
+        let ranges = driver.memory.host_ranges();
+        // SAFETY: `ranges` outlives the launch; what is registered was found mapped, and is the
+        // program's to keep so, as CUDA's contract has it; a range's end was computed without overflow.
+        let memory = unsafe { driver.memory.view(context.device).with_ranges(&ranges) };
         let launch = Launch {
             kernel: self.function.index,
             grid: self.grid,
             block: self.block,
             dynamic_shared: self.shared,
             params: &self.params,
-            memory: driver.memory.view(context.device),
-            textures: None,
+            memory,
+            textures: Some(&context.textures),
         };
         if let Err(fault) = with_default_modes(|| self.function.program.launch(&launch)) {
             tracing::error!(%fault, "kernel failed");

@@ -2,7 +2,7 @@
 
 mod api_common;
 
-use api_common::{Fresh, alloc, in_child, stream};
+use api_common::{Fresh, alloc, in_child, kernel, load_text, stream};
 use cuda_abi::{CuResult, Handle};
 use std::ffi::c_void;
 use std::ptr::null_mut;
@@ -308,11 +308,22 @@ fn registered_memory_is_page_locked() {
     ok!(cuMemcpyDtoHAsync_v2(start, address, 8192, own_stream));
     ok!(cuStreamSynchronize(own_stream));
     assert_eq!(own[..2], [4, 3]);
+    // Kernels reach it at its own address, but no byte beside it.
+    ok!(cuMemHostGetDevicePointer_v2(&mut device, start, 0));
+    assert_eq!(device, start as u64);
+    ok!(cuMemHostUnregister(start));
+    ok!(cuMemHostRegister_v2(start, 8192, 8));
     assert_eq!(
         cu!(cuMemHostGetDevicePointer_v2(&mut device, start, 0)),
-        CuResult::NOT_SUPPORTED
+        CuResult::NOT_SUPPORTED,
+        "registered for reading only"
     );
     ok!(cuMemHostUnregister(start));
+    // Memory that is not there cannot be registered.
+    assert_eq!(
+        cu!(cuMemHostRegister_v2(4096 as _, 8, 0)),
+        CuResult::INVALID_VALUE
+    );
     assert_eq!(
         cu!(cuMemHostUnregister(start)),
         CuResult::HOST_MEMORY_NOT_REGISTERED
@@ -364,4 +375,73 @@ fn many_threads_allocate_copy_and_free() {
         thread.join().unwrap();
     }
     ok!(cuCtxSynchronize());
+}
+
+/// Adds 1 to each of the first `count` words from an address.
+const INCREMENT: &str = r#"
+.version 6.3
+.target sm_75
+.address_size 64
+
+.visible .entry increment(.param .u64 at, .param .u32 count)
+{
+    .reg .pred %p;
+    .reg .b32 %r<6>;
+    .reg .b64 %d<4>;
+    ld.param.u64 %d1, [at];
+    ld.param.u32 %r1, [count];
+    mov.u32 %r2, %tid.x;
+    setp.ge.u32 %p, %r2, %r1;
+    @%p bra DONE;
+    mul.wide.u32 %d2, %r2, 4;
+    add.s64 %d3, %d1, %d2;
+    ld.global.u32 %r3, [%d3];
+    add.u32 %r4, %r3, 1;
+    st.global.u32 [%d3], %r4;
+DONE:
+    ret;
+}
+"#;
+
+fn increment(address: u64, count: u32) -> CuResult {
+    let function = kernel(load_text(INCREMENT), "increment");
+    let mut params: [*mut c_void; 2] = [
+        (&raw const address).cast_mut().cast(),
+        (&raw const count).cast_mut().cast(),
+    ];
+    ok!(cuLaunchKernel(
+        function,
+        1,
+        1,
+        1,
+        256,
+        1,
+        1,
+        0,
+        null_mut(),
+        params.as_mut_ptr(),
+        null_mut()
+    ));
+    cu!(cuCtxSynchronize())
+}
+
+#[test]
+fn kernels_reach_registered_memory_to_the_byte() {
+    let context = Fresh::new();
+    let mut own = vec![7u32; 64];
+    let start = own.as_mut_ptr().cast::<c_void>();
+    ok!(cuMemHostRegister_v2(start, 128, 2));
+    assert_eq!(increment(start as u64, 32), CuResult::SUCCESS);
+    assert_eq!(own[31..33], [8, 7]);
+    // Ranges that touch are one.
+    // SAFETY: within the vector.
+    let second = unsafe { start.add(128) };
+    ok!(cuMemHostRegister_v2(second, 64, 2));
+    assert_eq!(increment(start as u64 + 64, 32), CuResult::SUCCESS);
+    assert_eq!(own[47..49], [8, 7]);
+    ok!(cuMemHostUnregister(start));
+    ok!(cuMemHostUnregister(second));
+    assert_eq!(increment(start as u64, 1), CuResult::ILLEGAL_ADDRESS);
+    assert_eq!(own[0], 8);
+    drop(context);
 }

@@ -95,15 +95,21 @@ fn the_line_is_logged_where_the_user_asks_for_it() {
 fn images_that_are_no_text() {
     let _context = Fresh::new();
     let mut module = null_mut();
-    for image in [
-        &b"\x7fELF\x02\x01\x01\0"[..],
-        &[0xb1, 0x43, 0x62, 0x46, 1, 0, 0, 0],
+    let empty_wrapper = [0x0000_0001_4662_43b1_u64, 0, 0];
+    let lying_wrapper = [0x0000_0001_4662_43b1_u64, 64, 0];
+    for (image, code) in [
+        (
+            b"\x7fELF\x02\x01\x01\0".as_ptr(),
+            CuResult::NO_BINARY_FOR_GPU,
+        ),
+        (empty_wrapper.as_ptr().cast(), CuResult::INVALID_IMAGE),
+        (lying_wrapper.as_ptr().cast(), CuResult::INVALID_IMAGE),
     ] {
         let load = [
-            cu!(cuModuleLoadData(&mut module, image.as_ptr().cast())),
-            cu!(cuModuleLoadFatBinary(&mut module, image.as_ptr().cast())),
+            cu!(cuModuleLoadData(&mut module, image.cast())),
+            cu!(cuModuleLoadFatBinary(&mut module, image.cast())),
         ];
-        assert_eq!(load, [CuResult::NO_BINARY_FOR_GPU; 2]);
+        assert_eq!(load, [code; 2]);
     }
     for text in [c"", c"hello", c"\xff\xfe"] {
         let result = cu!(cuModuleLoadData(&mut module, text.as_ptr().cast()));

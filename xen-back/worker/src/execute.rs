@@ -10,8 +10,8 @@ use crate::param::Argument;
 use crate::regions::{Place, Regions};
 use crate::tables::{Kernel, Named, Native, Tables};
 use cuda_abi::{
-    Context, CuResult, Driver, End, Event, Function, Handle, Mode, New, Opt, Out, Stream, Use,
-    Uuid, Val, Wire,
+    Context, CuResult, Driver, End, Event, Function, Handle, Mode, Module, New, Opt, Out, Stream,
+    Use, Uuid, Val, Wire,
 };
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};

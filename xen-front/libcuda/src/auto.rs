@@ -141,7 +141,7 @@ macro_rules! functions {
         #[allow(non_snake_case, unused_variables, clippy::missing_safety_doc, reason = "names and contracts are CUDA's; a call without parameters uses none")]
         pub mod functions {
             use super::*;
-            use cuda_abi::{Event, Function, Uuid};
+            use cuda_abi::{Event, Function, Module, Uuid};
             $(
                 $(#[$adoc])+
                 pub unsafe fn $aname($($ap: C<$at>),*) -> CuResult {

@@ -3,7 +3,7 @@
 use super::{Out, call};
 use crate::context::current;
 use crate::driver::Driver;
-use crate::memory::{Allocation, Home, Owner, Purpose};
+use crate::memory::{self, Allocation, Home, Owner, Purpose};
 use crate::stream::Target;
 use crate::work::{Copy, Fill, Pattern, Source, Work};
 use cuda_abi::{CuResult, Handle};
@@ -14,6 +14,8 @@ use std::ptr::null_mut;
 const HOST_ALLOC_FLAGS: u32 = 7;
 /// Flags of cuMemHostRegister: portable, device-mapped, I/O memory, read-only.
 const HOST_REGISTER_FLAGS: u32 = 15;
+/// `CU_MEMHOSTREGISTER_READ_ONLY`.
+const HOST_REGISTER_READ_ONLY: u32 = 8;
 /// Page-locked memory starts at a page, in bytes.
 const PAGE: u64 = 4096;
 /// An asynchronous copy from pageable memory of at most this many bytes is taken at once; a longer one
@@ -33,7 +35,10 @@ fn allocate(
         flags,
         purpose: Purpose::Program,
     };
-    let align = if home == Home::Host { PAGE } else { 1 };
+    let align = match home {
+        Home::Device(_) => 1,
+        Home::Managed | Home::Host => PAGE,
+    };
     let attempt = || driver.memory.allocate(home, bytes as u64, align, owner);
     let allocation = attempt().or_else(|error| {
         if error == CuResult::OUT_OF_MEMORY {
@@ -122,17 +127,85 @@ pub unsafe fn cuMemGetAddressRange_v2(base: *mut u64, bytes: *mut usize, address
     call(|driver| {
         current()?;
         let found = driver.memory.find(address, 1).ok_or(CuResult::NOT_FOUND)?;
-        // SAFETY: the C function's contract; each output is optional.
-        unsafe {
-            if let Ok(out) = Out::new(base) {
-                out.set(found.start);
-            }
-            if let Ok(out) = Out::new(bytes) {
-                out.set(found.bytes as usize);
-            }
-        }
+        // SAFETY: the C function's contract.
+        unsafe { super::give_range(base, bytes, found.start, found.bytes) };
         Ok(())
     })
+}
+
+/// The value of a `CUpointer_attribute`, of the type that it has.
+enum Value {
+    Word(u32),
+    Long(u64),
+}
+
+impl Value {
+    /// Writes it for the program.
+    ///
+    /// # Safety
+    /// `place` can be written with the attribute's type.
+    unsafe fn write(&self, place: *mut c_void) {
+        // SAFETY: the caller's.
+        unsafe {
+            match self {
+                Value::Word(value) => place.cast::<u32>().write_unaligned(*value),
+                Value::Long(value) => place.cast::<u64>().write_unaligned(*value),
+            }
+        }
+    }
+
+    /// What an attribute is of a pointer that nobody knows.
+    fn unknown(attribute: i32) -> Option<Value> {
+        match attribute {
+            2 | 6 | 8 | 10 | 13 | 15 | 16 => Some(Value::Word(0)),
+            9 => Some(Value::Word(-2_i32 as u32)), // CU_DEVICE_INVALID
+            1 | 3 | 4 | 7 | 11 | 12 | 14 | 17..=20 => Some(Value::Long(0)),
+            _ => None,
+        }
+    }
+
+    /// An attribute of an address in an allocation.
+    fn of(
+        driver: &Driver,
+        found: &Allocation,
+        attribute: i32,
+        address: u64,
+    ) -> Result<Value, CuResult> {
+        let device = match found.home {
+            Home::Device(device) => device,
+            Home::Managed | Home::Host => {
+                let owner = driver.contexts.get(found.owner.context as Handle);
+                owner.map_or(0, |context| context.device)
+            }
+        };
+        let on_host = found.home == Home::Host;
+        let for_host = on_host || found.home == Home::Managed;
+        // What kernels cannot reach has no address for them.
+        let for_device = !found.registered || found.writable;
+        let mapped = found.owner.purpose == Purpose::Mapping;
+        let none = CuResult::INVALID_VALUE;
+        Ok(match attribute {
+            1 if mapped => Value::Long(0),
+            1 => Value::Long(found.owner.context),
+            2 => Value::Word(if on_host { 1 } else { 2 }),
+            3 => Value::Long(for_device.then_some(address).ok_or(none)?),
+            4 => Value::Long(for_host.then_some(address).ok_or(none)?),
+            6 => Value::Word(u32::from(found.sync_memops)),
+            8 => Value::Word(u32::from(found.home == Home::Managed)),
+            7 | 20 => Value::Long(found.id),
+            9 => Value::Word(device as u32),
+            10 => Value::Word(0), // no sharing between processes
+            11 | 19 => Value::Long(found.start),
+            12 | 18 => Value::Long(found.bytes),
+            13 => Value::Word(1), // mapped
+            14 => Value::Long(0), // handle types for sharing
+            15 => Value::Word(0), // GPUDirect RDMA
+            16 if !for_device => Value::Word(0),
+            16 => Value::Word(3), // readable and writable
+            17 => Value::Long(0), // memory pool
+            _ => return Err(none),
+        })
+    }
 }
 
 pub unsafe fn cuPointerGetAttribute(data: *mut c_void, attribute: i32, address: u64) -> CuResult {
@@ -140,45 +213,57 @@ pub unsafe fn cuPointerGetAttribute(data: *mut c_void, attribute: i32, address: 
         if data.is_null() {
             return Err(CuResult::INVALID_VALUE);
         }
-        let found = driver
-            .memory
-            .find(address, 1)
-            .ok_or(CuResult::INVALID_VALUE)?;
-        let (device, host) = match found.home {
-            Home::Device(device) => (device, None),
-            Home::Host => {
-                let owner = driver.contexts.get(found.owner.context as Handle);
-                (owner.map_or(0, |context| context.device), Some(address))
-            }
-        };
-        // SAFETY (of the writes below): the C function's contract gives `data` the attribute's type.
-        let word = |value: u32| {
-            // SAFETY: as said above.
-            unsafe { data.cast::<u32>().write_unaligned(value) };
-            Ok(())
-        };
-        let long = |value: u64| {
-            // SAFETY: as said above.
-            unsafe { data.cast::<u64>().write_unaligned(value) };
-            Ok(())
-        };
-        match attribute {
-            1 => long(found.owner.context),
-            2 => word(if host.is_some() { 1 } else { 2 }),
-            3 if !found.registered => long(address),
-            4 => long(host.ok_or(CuResult::INVALID_VALUE)?),
-            6 | 8 | 10 => word(0), // synchronous copies, managed, IPC
-            7 => long(found.id),
-            9 => word(device as u32),
-            11 => long(found.start),
-            12 => long(found.bytes),
-            13 => word(1), // mapped
-            14 => long(0), // handle types for sharing
-            15 => word(0), // GPUDirect RDMA
-            16 => word(3), // readable and writable
-            17 => long(0), // memory pool
-            _ => Err(CuResult::INVALID_VALUE),
+        let found = driver.memory.find(address, 1);
+        let found = found.ok_or(CuResult::INVALID_VALUE)?;
+        let value = Value::of(driver, &found, attribute, address)?;
+        // SAFETY: the C function's contract gives `data` the attribute's type.
+        unsafe { value.write(data) };
+        Ok(())
+    })
+}
+
+/// A pointer that nobody knows is no error here: its attributes are zeros.
+pub unsafe fn cuPointerGetAttributes(
+    count: u32,
+    attributes: *mut i32,
+    data: *mut *mut c_void,
+    address: u64,
+) -> CuResult {
+    call(|driver| {
+        if count == 0 || attributes.is_null() || data.is_null() {
+            return Err(CuResult::INVALID_VALUE);
         }
+        let found = driver.memory.find(address, 1);
+        for at in 0..count as usize {
+            // SAFETY: the program says that the arrays have `count` entries.
+            let (attribute, place) = unsafe { (attributes.add(at).read(), data.add(at).read()) };
+            let unknown = Value::unknown(attribute).ok_or(CuResult::INVALID_VALUE)?;
+            let known = found
+                .as_ref()
+                .and_then(|found| Value::of(driver, found, attribute, address).ok());
+            if place.is_null() {
+                return Err(CuResult::INVALID_VALUE);
+            }
+            // SAFETY: each entry has its attribute's type.
+            unsafe { known.unwrap_or(unknown).write(place) };
+        }
+        Ok(())
+    })
+}
+
+/// Only whether copies of an allocation are synchronous can be set; it changes nothing but the answer.
+pub unsafe fn cuPointerSetAttribute(
+    value: *const c_void,
+    attribute: i32,
+    address: u64,
+) -> CuResult {
+    call(|driver| {
+        if value.is_null() || attribute != 6 {
+            return Err(CuResult::INVALID_VALUE);
+        }
+        // SAFETY: the attribute is an unsigned number.
+        let value = unsafe { value.cast::<u32>().read_unaligned() };
+        driver.memory.set_sync_memops(address, value != 0)
     })
 }
 
@@ -213,7 +298,7 @@ fn host(driver: &Driver, address: *mut c_void) -> Result<Allocation, CuResult> {
         .ok_or(CuResult::INVALID_VALUE)
 }
 
-/// Kernels reach what cuMemHostAlloc gave, at the same address; they do not reach registered memory.
+/// Kernels reach host memory at its own address, unless it was registered for reading only.
 pub unsafe fn cuMemHostGetDevicePointer_v2(
     device: *mut u64,
     address: *mut c_void,
@@ -225,7 +310,7 @@ pub unsafe fn cuMemHostGetDevicePointer_v2(
         if flags != 0 {
             return Err(CuResult::INVALID_VALUE);
         }
-        if host(driver, address)?.registered {
+        if !host(driver, address)?.writable {
             return Err(CuResult::NOT_SUPPORTED);
         }
         out.set(address as u64);
@@ -252,7 +337,12 @@ pub unsafe fn cuMemHostRegister_v2(address: *mut c_void, bytes: usize, flags: u3
             flags,
             purpose: Purpose::Program,
         };
-        driver.memory.register(address as u64, bytes as u64, owner)
+        let (start, bytes) = (address as u64, bytes as u64);
+        let writable = flags & HOST_REGISTER_READ_ONLY == 0;
+        if !memory::is_mapped(start, bytes, writable) {
+            return Err(CuResult::INVALID_VALUE);
+        }
+        driver.memory.register(start, bytes, owner, writable)
     })
 }
 
@@ -290,7 +380,7 @@ impl End {
         let found = driver.memory.find(address, bytes);
         let kind = match found.ok_or(CuResult::INVALID_VALUE)?.home {
             Home::Device(_) => EndKind::Device,
-            Home::Host => EndKind::PageLocked,
+            Home::Managed | Home::Host => EndKind::PageLocked,
         };
         Ok(End { address, kind })
     }

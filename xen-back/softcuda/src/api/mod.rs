@@ -5,14 +5,19 @@
 mod context;
 mod device;
 mod event;
+mod library;
+mod link;
 mod memory;
 mod module;
+mod options;
 mod stream;
 mod version;
 
 pub use context::*;
 pub use device::*;
 pub use event::*;
+pub use library::*;
+pub use link::*;
 pub use memory::*;
 pub use module::*;
 pub use stream::*;
@@ -45,6 +50,22 @@ impl<T> Out<T> {
     fn set(&self, value: T) {
         // SAFETY: `new`'s caller vouches for the place.
         unsafe { self.0.write(value) };
+    }
+}
+
+/// Answers an address and its number of bytes, each if it is asked for.
+///
+/// # Safety
+/// Each place is null or can be written.
+unsafe fn give_range(address: *mut u64, bytes: *mut usize, start: u64, size: u64) {
+    // SAFETY: the caller's.
+    unsafe {
+        if let Ok(out) = Out::new(address) {
+            out.set(start);
+        }
+        if let Ok(out) = Out::new(bytes) {
+            out.set(size as usize);
+        }
     }
 }
 

@@ -1,128 +1,36 @@
 //! Modules and functions.
 
+use super::options::Options;
 use super::{Out, call};
 use crate::context::{Context, current};
 use crate::driver::Driver;
-use crate::module::{Format, Function, LoadFailure, Module};
+use crate::exec::{KernelInfo, WARP_SIZE};
+use crate::image::{self, Text};
+use crate::library;
+use crate::module::{self, Function, LoadFailure, Module};
 use cuda_abi::{CuResult, Handle};
 use std::ffi::{CStr, OsStr, c_char, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-/// Options of cuModuleLoadDataEx that mean something here, by their `CUjit_option` number: where the
-/// logs go and how long they may be. The others tune a compiler that this is not.
-mod option {
-    pub const WALL_TIME: i32 = 2;
-    pub const INFO_LOG_BUFFER: i32 = 3;
-    pub const INFO_LOG_BYTES: i32 = 4;
-    pub const ERROR_LOG_BUFFER: i32 = 5;
-    pub const ERROR_LOG_BYTES: i32 = 6;
-    /// The first number that CUDA 12.8 does not define.
-    pub const END: i32 = 36;
-}
-
-/// The options of one load.
-struct Options {
-    names: *mut i32,
-    values: *mut *mut c_void,
-    count: usize,
-}
-
-impl Options {
-    /// # Errors
-    /// CUDA_ERROR_INVALID_VALUE if the arrays are missing or name an option that does not exist.
-    ///
-    /// # Safety
-    /// The arrays are null or have `count` entries, of the types that CUDA documents.
-    unsafe fn new(
-        count: u32,
-        names: *mut i32,
-        values: *mut *mut c_void,
-    ) -> Result<Options, CuResult> {
-        let options = Options {
-            names,
-            values,
-            count: count as usize,
-        };
-        if count > 0 && (names.is_null() || values.is_null()) {
-            return Err(CuResult::INVALID_VALUE);
-        }
-        for at in 0..options.count {
-            // SAFETY: within the array.
-            let name = unsafe { names.add(at).read() };
-            if !(0..option::END).contains(&name) {
-                return Err(CuResult::INVALID_VALUE);
-            }
-        }
-        Ok(options)
-    }
-
-    /// The place of an option's value.
-    fn place(&self, name: i32) -> Option<*mut *mut c_void> {
-        // SAFETY: within the arrays that `new`'s caller vouches for.
-        (0..self.count)
-            .find(|at| unsafe { self.names.add(*at).read() } == name)
-            .map(|at| unsafe { self.values.add(at) })
-    }
-
-    /// Writes a log into the program's buffer, as much as fits with a NUL byte, and says how much.
-    fn log(&self, buffer: i32, bytes: i32, text: &str) {
-        let (Some(buffer), Some(bytes)) = (self.place(buffer), self.place(bytes)) else {
-            return;
-        };
-        // SAFETY: the program says that the buffer holds so many bytes: the size is a 32-bit number in
-        // the value itself, which is also where the answer goes.
-        unsafe {
-            let to = buffer.read().cast::<u8>();
-            let room = bytes.read() as usize as u32 as usize;
-            let mut written = 0;
-            if room > 0 && !to.is_null() {
-                written = text.len().min(room - 1);
-                to.copy_from_nonoverlapping(text.as_ptr(), written);
-                to.add(written).write(0);
-            }
-            bytes.write(written as *mut c_void);
-        }
-    }
-
-    /// Tells the program how a load went.
-    fn answer(&self, started: std::time::Instant, failure: Option<&LoadFailure>) {
-        let errors = failure.map_or("", |failure| &failure.log);
-        self.log(option::ERROR_LOG_BUFFER, option::ERROR_LOG_BYTES, errors);
-        self.log(option::INFO_LOG_BUFFER, option::INFO_LOG_BYTES, "");
-        if let Some(place) = self.place(option::WALL_TIME) {
-            let milliseconds = started.elapsed().as_secs_f32() * 1e3;
-            // SAFETY: the option's value itself is the place for a float.
-            unsafe { place.cast::<f32>().write(milliseconds) };
-        }
-    }
-}
-
-/// Loads an image for the calling thread's context, tells the options how it went, and gives out the
-/// module.
+/// Loads an image's texts for the calling thread's context, tells the options how it went, and gives out
+/// the module.
 fn load(
     driver: &Driver,
     context: Arc<Context>,
-    text: Result<&[u8], Format>,
+    texts: Result<Vec<Text>, LoadFailure>,
     options: &Options,
     out: &Out<Handle>,
 ) -> Result<(), CuResult> {
-    let started = std::time::Instant::now();
-    let loaded = match text {
-        Ok(text) => Module::load(driver, context, text),
-        Err(format) => Err(Module::refuse(format)),
-    };
-    options.answer(started, loaded.as_ref().err());
-    match loaded {
-        Ok(module) => {
-            out.set(module as Handle);
-            Ok(())
-        }
-        Err(failure) => {
-            tracing::error!(code = %failure.code, "module not loaded: {}", failure.log);
-            Err(failure.code)
-        }
+    let loaded = options.time(|| {
+        let program = Arc::new(module::compile(&texts?)?);
+        Module::load(driver, context, program)
+    });
+    options.tell(loaded.as_ref().map(|module| &**module.program()))?;
+    if let Ok(module) = loaded {
+        out.set(module.handle());
     }
+    Ok(())
 }
 
 pub unsafe fn cuModuleLoadData(module: *mut Handle, image: *const c_void) -> CuResult {
@@ -144,14 +52,9 @@ pub unsafe fn cuModuleLoadDataEx(
             return Err(CuResult::INVALID_VALUE);
         }
         let context = current()?;
-        // SAFETY: a byte of the image: `Format::of` asks for none behind a text's NUL byte.
-        let format = Format::of(|at| Some(unsafe { image.cast::<u8>().add(at).read() }));
-        let text = match format {
-            // SAFETY: an image of this format ends with a NUL byte.
-            Format::Text => Ok(unsafe { CStr::from_ptr(image.cast()) }.to_bytes()),
-            other => Err(other),
-        };
-        load(driver, context, text, &options, &out)
+        // SAFETY: the C function's contract.
+        let texts = unsafe { image::texts_at(image) };
+        load(driver, context, texts, &options, &out)
     })
 }
 
@@ -160,31 +63,33 @@ pub unsafe fn cuModuleLoadFatBinary(module: *mut Handle, image: *const c_void) -
     unsafe { cuModuleLoadData(module, image) }
 }
 
+/// The bytes of a file that a program named.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_VALUE for null, CUDA_ERROR_FILE_NOT_FOUND.
+///
+/// # Safety
+/// `name` is null or a C string.
+pub(super) unsafe fn file(name: *const c_char) -> Result<Vec<u8>, CuResult> {
+    if name.is_null() {
+        return Err(CuResult::INVALID_VALUE);
+    }
+    // SAFETY: not null, so a C string.
+    let name = OsStr::from_bytes(unsafe { CStr::from_ptr(name) }.to_bytes());
+    std::fs::read(name).map_err(|error| {
+        tracing::error!(?name, %error, "cannot read the module's file");
+        CuResult::FILE_NOT_FOUND
+    })
+}
+
 pub unsafe fn cuModuleLoad(module: *mut Handle, name: *const c_char) -> CuResult {
     call(|driver| {
         // SAFETY: the C function's contract.
         let out = unsafe { Out::new(module) }?;
-        if name.is_null() {
-            return Err(CuResult::INVALID_VALUE);
-        }
-        // SAFETY: a C string by contract.
-        let name = OsStr::from_bytes(unsafe { CStr::from_ptr(name) }.to_bytes());
         let context = current()?;
-        let bytes = std::fs::read(name).map_err(|error| {
-            tracing::error!(?name, %error, "cannot read the module's file");
-            CuResult::FILE_NOT_FOUND
-        })?;
-        let text = match Format::of(|at| bytes.get(at).copied()) {
-            // What follows a NUL byte is no part of the text, as in memory.
-            Format::Text => Ok(bytes.split(|byte| *byte == 0).next().unwrap_or_default()),
-            other => Err(other),
-        };
-        let options = Options {
-            names: std::ptr::null_mut(),
-            values: std::ptr::null_mut(),
-            count: 0,
-        };
-        load(driver, context, text, &options, &out)
+        // SAFETY: the C function's contract.
+        let texts = image::texts_in(&unsafe { file(name) }?);
+        load(driver, context, texts, &Options::none(), &out)
     })
 }
 
@@ -204,7 +109,7 @@ pub unsafe fn cuModuleUnload(module: Handle) -> CuResult {
 ///
 /// # Safety
 /// `name` is null or a C string, for as long as the result is used.
-unsafe fn name<'a>(name: *const c_char) -> Result<&'a str, CuResult> {
+pub(super) unsafe fn name<'a>(name: *const c_char) -> Result<&'a str, CuResult> {
     if name.is_null() {
         return Err(CuResult::INVALID_VALUE);
     }
@@ -221,12 +126,9 @@ fn module(driver: &Driver, module: Handle) -> Result<Arc<Module>, CuResult> {
     Ok(found)
 }
 
-/// The live function of a handle.
+/// The live function of a handle, or that of a library's kernel in the calling thread's context.
 fn function(driver: &Driver, function: Handle) -> Result<Arc<Function>, CuResult> {
-    driver
-        .functions
-        .get(function)
-        .ok_or(CuResult::INVALID_HANDLE)
+    library::function(driver, function)
 }
 
 pub unsafe fn cuModuleGetFunction(
@@ -253,18 +155,70 @@ pub unsafe fn cuModuleGetGlobal_v2(
         // SAFETY: the C function's contract.
         let variable = unsafe { name(variable) }?;
         let found = module(driver, handle)?.variable(variable);
-        let (start, size) = found.ok_or(CuResult::NOT_FOUND)?;
-        // SAFETY: the C function's contract; each output is optional.
-        unsafe {
-            if let Ok(out) = Out::new(address) {
-                out.set(start);
-            }
-            if let Ok(out) = Out::new(bytes) {
-                out.set(size as usize);
-            }
+        let (start, size, _) = found.ok_or(CuResult::NOT_FOUND)?;
+        // SAFETY: the C function's contract.
+        unsafe { super::give_range(address, bytes, start, size) };
+        Ok(())
+    })
+}
+
+/// Modules are compiled when they are loaded.
+pub unsafe fn cuModuleGetLoadingMode(mode: *mut i32) -> CuResult {
+    call(|_| {
+        // SAFETY: the C function's contract.
+        unsafe { Out::new(mode) }?.set(1); // CU_MODULE_EAGER_LOADING
+        Ok(())
+    })
+}
+
+pub unsafe fn cuModuleGetFunctionCount(count: *mut u32, handle: Handle) -> CuResult {
+    call(|driver| {
+        // SAFETY: the C function's contract.
+        let out = unsafe { Out::new(count) }?;
+        out.set(module(driver, handle)?.program().kernels().len() as u32);
+        Ok(())
+    })
+}
+
+pub unsafe fn cuModuleEnumerateFunctions(
+    functions: *mut Handle,
+    count: u32,
+    handle: Handle,
+) -> CuResult {
+    call(|driver| {
+        let module = module(driver, handle)?;
+        if functions.is_null() || count == 0 {
+            return Err(CuResult::INVALID_VALUE);
+        }
+        let kernels = module.program().kernels();
+        for (at, kernel) in kernels.iter().enumerate().take(count as usize) {
+            let function = module.function_at(driver, at, || module::Settings::new(kernel));
+            // SAFETY: the program says that `count` handles fit.
+            unsafe { functions.add(at).write(function as Handle) };
         }
         Ok(())
     })
+}
+
+/// Answers where a parameter of a kernel lies.
+///
+/// # Safety
+/// Each place is null or can be written.
+pub(super) unsafe fn param_info(
+    info: &KernelInfo,
+    index: usize,
+    offset: *mut usize,
+    bytes: *mut usize,
+) -> Result<(), CuResult> {
+    // SAFETY: the caller's.
+    let out = unsafe { Out::new(offset) }?;
+    let param = info.params.get(index).ok_or(CuResult::INVALID_VALUE)?;
+    out.set(param.offset as usize);
+    // SAFETY: the caller's; this output is optional.
+    if let Ok(out) = unsafe { Out::new(bytes) } {
+        out.set(param.size as usize);
+    }
+    Ok(())
 }
 
 pub unsafe fn cuFuncGetParamInfo(
@@ -274,18 +228,43 @@ pub unsafe fn cuFuncGetParamInfo(
     bytes: *mut usize,
 ) -> CuResult {
     call(|driver| {
-        // SAFETY: the C function's contract.
-        let out = unsafe { Out::new(offset) }?;
         let function = function(driver, handle)?;
-        let param = function
-            .info()
-            .params
-            .get(index)
-            .ok_or(CuResult::INVALID_VALUE)?;
-        out.set(param.offset as usize);
-        // SAFETY: the C function's contract; this output is optional.
-        if let Ok(out) = unsafe { Out::new(bytes) } {
-            out.set(param.size as usize);
+        // SAFETY: the C function's contract.
+        unsafe { param_info(function.info(), index, offset, bytes) }
+    })
+}
+
+pub unsafe fn cuFuncGetName(name: *mut *const c_char, handle: Handle) -> CuResult {
+    call(|driver| {
+        // SAFETY: the C function's contract.
+        let out = unsafe { Out::new(name) }?;
+        // The text lives as long as the function, which its module holds.
+        out.set(function(driver, handle)?.name.as_ptr());
+        Ok(())
+    })
+}
+
+/// Functions are loaded with their modules.
+pub unsafe fn cuFuncIsLoaded(state: *mut i32, handle: Handle) -> CuResult {
+    call(|driver| {
+        // SAFETY: the C function's contract.
+        let out = unsafe { Out::new(state) }?;
+        function(driver, handle)?;
+        out.set(1); // CU_FUNCTION_LOADING_STATE_LOADED
+        Ok(())
+    })
+}
+
+pub unsafe fn cuFuncLoad(handle: Handle) -> CuResult {
+    call(|driver| function(driver, handle).map(drop))
+}
+
+/// Shared memory has no banks here, so the preference changes nothing.
+pub unsafe fn cuFuncSetSharedMemConfig(handle: Handle, config: i32) -> CuResult {
+    call(|driver| {
+        function(driver, handle)?;
+        if !(0..=2).contains(&config) {
+            return Err(CuResult::INVALID_VALUE);
         }
         Ok(())
     })
@@ -361,6 +340,136 @@ pub unsafe fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
         }
         let function = function(driver, handle)?;
         out.set(function.resident_blocks(threads, dynamic_shared as u64) as i32);
+        Ok(())
+    })
+}
+
+/// How many bytes of dynamic shared memory a block of so many threads takes.
+///
+/// # Safety
+/// `callback` is null or a `CUoccupancyB2DSize`.
+unsafe fn dynamic_shared(callback: *const c_void, fixed: usize, threads: u32) -> u64 {
+    if callback.is_null() {
+        return fixed as u64;
+    }
+    // SAFETY: the caller's: a C function from int to size_t.
+    let callback: extern "C" fn(i32) -> usize = unsafe { std::mem::transmute(callback) };
+    callback(threads as i32) as u64
+}
+
+pub unsafe fn cuOccupancyMaxPotentialBlockSize(
+    grid: *mut i32,
+    block: *mut i32,
+    handle: Handle,
+    callback: *const c_void,
+    shared: usize,
+    limit: i32,
+) -> CuResult {
+    // SAFETY: the same contract.
+    unsafe {
+        cuOccupancyMaxPotentialBlockSizeWithFlags(grid, block, handle, callback, shared, limit, 0)
+    }
+}
+
+pub unsafe fn cuOccupancyMaxPotentialBlockSizeWithFlags(
+    grid: *mut i32,
+    block: *mut i32,
+    handle: Handle,
+    callback: *const c_void,
+    shared: usize,
+    limit: i32,
+    flags: u32,
+) -> CuResult {
+    call(|driver| {
+        // SAFETY: the C function's contract.
+        let (grid, block) = unsafe { (Out::new(grid)?, Out::new(block)?) };
+        if flags & !1 != 0 || limit < 0 {
+            return Err(CuResult::INVALID_VALUE);
+        }
+        let function = function(driver, handle)?;
+        let most = match limit as u32 {
+            0 => function.max_threads(),
+            limit => limit.min(function.max_threads()),
+        };
+        let (mut best, mut blocks, mut most_threads) = (most, 0, 0);
+        // From the largest down, by whole warps: of two that fill the device alike, the larger.
+        let sizes =
+            std::iter::once(most).chain((1..=most / WARP_SIZE).rev().map(|w| w * WARP_SIZE));
+        for threads in sizes {
+            // SAFETY: the C function's contract.
+            let shared = unsafe { dynamic_shared(callback, shared, threads) };
+            let resident = function.resident_blocks(threads, shared);
+            if resident * threads > most_threads {
+                (best, blocks, most_threads) = (threads, resident, resident * threads);
+            }
+        }
+        if blocks == 0 {
+            return Err(CuResult::INVALID_VALUE);
+        }
+        let cores = driver.devices[function.context.device].cores;
+        block.set(best as i32);
+        grid.set((blocks * cores) as i32);
+        Ok(())
+    })
+}
+
+pub unsafe fn cuOccupancyAvailableDynamicSMemPerBlock(
+    bytes: *mut usize,
+    handle: Handle,
+    blocks: i32,
+    block_size: i32,
+) -> CuResult {
+    call(|driver| {
+        // SAFETY: the C function's contract.
+        let out = unsafe { Out::new(bytes) }?;
+        let function = function(driver, handle)?;
+        let (Ok(blocks), Ok(threads @ 1..)) = (u32::try_from(blocks), u32::try_from(block_size))
+        else {
+            return Err(CuResult::INVALID_VALUE);
+        };
+        out.set(function.available_shared(blocks, threads)? as usize);
+        Ok(())
+    })
+}
+
+/// The device has no clusters of several blocks: every block is one.
+pub unsafe fn cuOccupancyMaxPotentialClusterSize(
+    size: *mut i32,
+    handle: Handle,
+    config: *const c_void,
+) -> CuResult {
+    call(|driver| {
+        // SAFETY: the C function's contract.
+        let out = unsafe { Out::new(size) }?;
+        function(driver, handle)?;
+        if config.is_null() {
+            return Err(CuResult::INVALID_VALUE);
+        }
+        out.set(1);
+        Ok(())
+    })
+}
+
+pub unsafe fn cuOccupancyMaxActiveClusters(
+    clusters: *mut i32,
+    handle: Handle,
+    config: *const c_void,
+) -> CuResult {
+    call(|driver| {
+        // SAFETY: the C function's contract.
+        let (out, config) = unsafe {
+            let config = config.cast::<cuda_abi::sys::CUlaunchConfig>().as_ref();
+            (Out::new(clusters)?, config.ok_or(CuResult::INVALID_VALUE)?)
+        };
+        let function = function(driver, handle)?;
+        let threads = [config.blockDimX, config.blockDimY, config.blockDimZ]
+            .iter()
+            .fold(1_u32, |all, size| all.saturating_mul(*size));
+        if threads == 0 {
+            return Err(CuResult::INVALID_VALUE);
+        }
+        let blocks = function.resident_blocks(threads, config.sharedMemBytes.into());
+        out.set((blocks * driver.devices[function.context.device].cores) as i32);
         Ok(())
     })
 }

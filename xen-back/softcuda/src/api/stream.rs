@@ -148,10 +148,7 @@ unsafe fn submit(
     extra: *mut *mut c_void,
 ) -> Result<(), CuResult> {
     context::current()?;
-    let function = driver
-        .functions
-        .get(function)
-        .ok_or(CuResult::INVALID_HANDLE)?;
+    let function = crate::library::function(driver, function)?;
     let Target { context, lane, .. } = Target::of(driver, stream)?;
     if function.context.id != context.id {
         return Err(match lane {

@@ -158,6 +158,8 @@ pub struct VariableInfo {
     pub bytes: u64,
     /// Bytes, a power of two.
     pub align: u64,
+    /// `.attribute(.managed)`: the host uses it at the same address.
+    pub managed: bool,
 }
 
 /// One kernel launch.

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::compile::{self, Compiled, FRAME_ALIGN};
 use crate::ptx::ast::{Module, Relocation, Space, Symbol, Variable};
-use crate::ptx::{PtxError, parse};
+use crate::ptx::{PtxError, link};
 
 /// Threads that a launch gives each worker at a time, so that small blocks are not fetched one by one.
 const BATCH_THREADS: u64 = 2048;
@@ -81,7 +81,16 @@ impl Program {
     /// # Errors
     /// What is wrong with the text, or what in it softcuda lacks.
     pub fn compile(ptx: &str) -> Result<Self, PtxError> {
-        let module = parse(ptx)?;
+        Self::compile_all(&[ptx])
+    }
+
+    /// Compiles several PTX texts as one program, in which they may use each other's symbols. Lines are
+    /// counted through all of them, as if each began on the line after the last one of the text before.
+    ///
+    /// # Errors
+    /// What is wrong with a text, what in it softcuda lacks, or what does not fit together.
+    pub fn compile_all(texts: &[&str]) -> Result<Self, PtxError> {
+        let module = link(texts)?;
         for variable in &module.variables {
             check_variable(&module, variable)?;
         }
@@ -155,6 +164,7 @@ impl Program {
                 space,
                 bytes: variable.bytes.max(1),
                 align: variable.align,
+                managed: variable.managed,
             });
             let (image, relocations) = (variable.image.clone(), variable.relocations.clone());
             initials.push(Initial {
@@ -283,13 +293,6 @@ impl Program {
 
 /// Refuses what a single module cannot have.
 fn check_variable(module: &Module<'_>, variable: &Variable) -> Result<(), PtxError> {
-    if variable.external && variable.space != Space::Shared {
-        let message = format!(
-            "{} is external: linking of modules is not there",
-            variable.name
-        );
-        return Err(PtxError::unsupported(variable.line, message));
-    }
     for relocation in &variable.relocations {
         let good = match relocation.target {
             Symbol::Variable(target) => module

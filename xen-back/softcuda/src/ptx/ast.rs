@@ -270,11 +270,29 @@ pub struct Body<'a> {
     pub prototypes: Vec<Prototype>,
 }
 
+/// Which modules a symbol's name has a meaning in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Linkage {
+    /// Its own alone.
+    #[default]
+    Static,
+    /// `.extern`: another module defines it.
+    Extern,
+    /// `.visible`: all; there is no other definition.
+    Visible,
+    /// `.weak`: all; of several definitions any counts.
+    Weak,
+    /// `.common`: all; of several definitions the largest counts.
+    Common,
+}
+
 /// A kernel or function.
 #[derive(Debug, Clone)]
 pub struct Function<'a> {
     /// Its name.
     pub name: &'a str,
+    /// Who else may mean it.
+    pub linkage: Linkage,
     /// Line of its first declaration.
     pub line: u32,
     /// `.entry`
@@ -315,8 +333,10 @@ pub struct Variable {
     pub bytes: u64,
     /// Alignment in bytes, a power of two.
     pub align: u64,
-    /// `.extern`
-    pub external: bool,
+    /// Who else may mean it.
+    pub linkage: Linkage,
+    /// `.attribute(.managed)`
+    pub managed: bool,
     /// The leading bytes that the initialiser gives.
     pub image: Vec<u8>,
     /// Words of `image` that are addresses.

@@ -6,7 +6,9 @@ pub mod ast;
 mod error;
 mod expression;
 mod lex;
+mod link;
 mod parse;
 
 pub use error::{PtxError, PtxErrorKind};
+pub use link::{lines, link};
 pub use parse::parse;

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 
 use super::PtxError;
 use super::ast::{
-    Base, Body, Function, Guard, Instruction, Module, Operand, Prototype, Reg, Relocation, Slot,
-    Space, Symbol, Type, Variable,
+    Base, Body, Function, Guard, Instruction, Linkage, Module, Operand, Prototype, Reg, Relocation,
+    Slot, Space, Symbol, Type, Variable,
 };
 use super::expression::Number;
 use super::lex::{Located, Token, tokens};
@@ -85,6 +85,7 @@ struct Declaration<'a> {
     /// From `<n>`: a range of registers.
     range: Option<u64>,
     vector: u64,
+    managed: bool,
 }
 
 impl<'a> Parser<'a> {
@@ -200,7 +201,7 @@ impl<'a> Parser<'a> {
 
     fn module(&mut self) -> Result<(), PtxError> {
         self.header()?;
-        let mut external = false;
+        let mut linkage = Linkage::Static;
         loop {
             let line = self.line();
             let word = match self.peek() {
@@ -219,16 +220,16 @@ impl<'a> Parser<'a> {
             };
             self.advance();
             match word {
-                "extern" => external = true,
-                "visible" | "weak" | "common" => {}
+                "extern" => linkage = Linkage::Extern,
+                "visible" => linkage = Linkage::Visible,
+                "weak" => linkage = Linkage::Weak,
+                "common" => linkage = Linkage::Common,
                 "entry" | "func" => {
-                    self.function(word == "entry", line)?;
-                    external = false;
+                    self.function(word == "entry", std::mem::take(&mut linkage), line)?;
                 }
                 "global" | "const" | "shared" => {
-                    let (name, symbol) = self.variable(word, external)?;
+                    let (name, symbol) = self.variable(word, std::mem::take(&mut linkage))?;
                     self.names.insert(name, symbol);
-                    external = false;
                 }
                 "file" => self.skip_line(),
                 "section" => self.skip_braces()?,
@@ -296,6 +297,7 @@ impl<'a> Parser<'a> {
     /// What stands between a declaration's space and its initialiser.
     fn declaration(&mut self) -> Result<Declaration<'a>, PtxError> {
         let (mut ty, mut align, mut vector) = (None, None, 1);
+        let mut managed = false;
         let line = self.line();
         loop {
             match self.peek() {
@@ -317,6 +319,7 @@ impl<'a> Parser<'a> {
                         if self.peek() == Token::End {
                             return Err(self.wanted("')'"));
                         }
+                        managed |= self.peek() == Token::Dot("managed");
                         self.advance();
                     }
                 }
@@ -348,7 +351,11 @@ impl<'a> Parser<'a> {
         }
         let ty = ty.ok_or_else(|| self.wanted("a type"))?;
         let name = self.name()?;
-        self.dimensions(name, line, ty, align, vector)
+        let declaration = self.dimensions(name, line, ty, align, vector)?;
+        Ok(Declaration {
+            managed,
+            ..declaration
+        })
     }
 
     /// A declared name's `[n][m]` or `<n>`.
@@ -386,6 +393,7 @@ impl<'a> Parser<'a> {
             count,
             range,
             vector,
+            managed: false,
         })
     }
 
@@ -417,7 +425,7 @@ impl<'a> Parser<'a> {
     }
 
     /// A variable at module scope, or one of those spaces in a function.
-    fn variable(&mut self, space: &str, external: bool) -> Result<(&'a str, Symbol), PtxError> {
+    fn variable(&mut self, space: &str, linkage: Linkage) -> Result<(&'a str, Symbol), PtxError> {
         let space = match space {
             "global" => Space::Global,
             "const" => Space::Const,
@@ -441,7 +449,8 @@ impl<'a> Parser<'a> {
             space,
             bytes: Self::bytes(&declaration, limit)?,
             align: declaration.align,
-            external,
+            linkage,
+            managed: declaration.managed,
             image: Vec::new(),
             relocations: Vec::new(),
         };
@@ -644,7 +653,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn function(&mut self, is_kernel: bool, line: u32) -> Result<(), PtxError> {
+    fn function(&mut self, is_kernel: bool, linkage: Linkage, line: u32) -> Result<(), PtxError> {
         let mut scopes = Scopes::new();
         if let Token::Dot("attribute") = self.peek() {
             self.advance();
@@ -715,6 +724,7 @@ impl<'a> Parser<'a> {
                 self.names.insert(name, Symbol::Function(symbol));
                 self.module.functions.push(Function {
                     name,
+                    linkage,
                     line,
                     is_kernel,
                     prototype: scopes.prototype.clone(),
@@ -743,6 +753,11 @@ impl<'a> Parser<'a> {
         scopes.resolve_labels()?;
         if let Some(function) = self.module.functions.get_mut(index) {
             function.line = line;
+            function.linkage = match linkage {
+                // `.visible .func f; .func f {…}`: said once is enough.
+                Linkage::Static if function.linkage != Linkage::Extern => function.linkage,
+                said => said,
+            };
             function.is_kernel = is_kernel;
             function.prototype = scopes.prototype;
             function.body = Some(scopes.body);
@@ -892,7 +907,7 @@ impl<'a> Parser<'a> {
                 Ok(())
             }
             "global" | "const" | "shared" => {
-                let (name, symbol) = self.variable(word, false)?;
+                let (name, symbol) = self.variable(word, Linkage::Static)?;
                 scopes.declare(name, Local::Symbol(symbol));
                 Ok(())
             }

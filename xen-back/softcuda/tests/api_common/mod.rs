@@ -191,7 +191,12 @@ AGAIN:
 
 /// The test kernels, loaded into the current context.
 pub fn load() -> Handle {
-    let text = CString::new(PTX).unwrap();
+    load_text(PTX)
+}
+
+/// A PTX text, loaded into the current context.
+pub fn load_text(text: &str) -> Handle {
+    let text = CString::new(text).unwrap();
     let mut module = null_mut();
     ok!(cuModuleLoadData(&mut module, text.as_ptr().cast()));
     module
