@@ -12,7 +12,7 @@
 
 mod ptx_common;
 
-use ptx_common::{Args, Device, Plain, compile};
+use ptx_common::{Args, Device, Numbers, Plain, compile};
 
 /// The values of `%d` that a piece of code computes from each `(%a, %b, %c)`.
 fn map<A: Plain, B: Plain, C: Plain, D: Plain>(
@@ -685,7 +685,7 @@ fn single_precision() {
         ("infinite", f32::is_infinite),
         ("number", |a| !a.is_nan()),
         ("notanumber", f32::is_nan),
-        ("normal", f32::is_normal),
+        ("normal", |a| a.is_normal() || a == 0.0),
         ("subnormal", f32::is_subnormal),
     ];
     for (name, holds) in properties {
@@ -1156,4 +1156,399 @@ fn half_precision() {
         &inputs,
     );
     assert_eq!(compared, [1.0, 1.0, 0.0, 0.0, 0.0]);
+}
+
+/// The nearest f16, ties to even, of an integer in units of 2^-48.
+fn nearest_f16(value: i128) -> u16 {
+    let sign = if value < 0 { 0x8000 } else { 0 };
+    let magnitude = value.unsigned_abs();
+    if magnitude == 0 {
+        return 0;
+    }
+    // The last place is that of 11 bits, or 2^-24 at least.
+    let place = (127 - magnitude.leading_zeros()).max(34) - 10;
+    let (kept, rest) = (magnitude >> place, magnitude & ((1 << place) - 1));
+    let half = 1_u128 << (place - 1);
+    let kept = kept + u128::from(rest > half || rest == half && kept & 1 == 1);
+    let bits = (u128::from(place - 24) << 10) + kept;
+    sign | bits.min(0x7c00) as u16
+}
+
+/// A finite f16 in units of 2^-24.
+fn f16_units(bits: u16) -> i128 {
+    let (exponent, fraction) = (bits >> 10 & 31, i128::from(bits & 0x3ff));
+    let magnitude = if exponent == 0 {
+        fraction
+    } else {
+        (fraction | 0x400) << (exponent - 1)
+    };
+    if bits >> 15 == 1 {
+        -magnitude
+    } else {
+        magnitude
+    }
+}
+
+#[test]
+fn halves_round_once() {
+    let mut numbers = Numbers(7);
+    let edges = [
+        0, 1, 0x3ff, 0x400, 0x3bff, 0x3c00, 0x3c01, 0x7bff, 0x6800, 0x1400,
+    ];
+    let mut any = || {
+        let bits = numbers.next();
+        let value = if bits & 7 == 0 {
+            edges[(bits >> 8) as usize % edges.len()]
+        } else {
+            (bits >> 16) as u16 & 0x7fff
+        };
+        (if value >= 0x7c00 {
+            value - 0x400
+        } else {
+            value
+        }) | (bits >> 48) as u16 & 0x8000
+    };
+    let inputs: Vec<(u16, u16, u16)> = (0..4000).map(|_| (any(), any(), any())).collect();
+    let unsigned_zero = |bits: u16| if bits == 0x8000 { 0 } else { bits };
+    let exact: [(&str, fn(i128, i128, i128) -> i128); 4] = [
+        ("fma.rn.f16 %d, %a, %b, %c;", |a, b, c| a * b + (c << 24)),
+        ("mul.f16 %d, %a, %b;", |a, b, _| a * b),
+        ("add.f16 %d, %a, %c;", |a, _, c| (a + c) << 24),
+        ("sub.f16 %d, %a, %c;", |a, _, c| (a - c) << 24),
+    ];
+    for (code, reference) in exact {
+        let got: Vec<u16> = map(code, ["b16"; 4], &inputs);
+        for (&(a, b, c), got) in inputs.iter().zip(got) {
+            let want = nearest_f16(reference(f16_units(a), f16_units(b), f16_units(c)));
+            assert_eq!(
+                unsigned_zero(got),
+                unsigned_zero(want),
+                "{code} of {a:#x}, {b:#x}, {c:#x}"
+            );
+        }
+    }
+    // A product half way between two bf16, and addends too small for anything but the direction.
+    let ties: [(u16, u16, u16); 3] = [
+        (0x3f81, 0x3fc0, 0x0d80),
+        (0x3f81, 0x3fc0, 0x8d80),
+        (0x3f81, 0x3fc0, 0),
+    ];
+    let got: Vec<u16> = map("fma.rn.bf16 %d, %a, %b, %c;", ["b16"; 4], &ties);
+    assert_eq!(got, [0x3fc2, 0x3fc1, 0x3fc2]);
+    let got: Vec<u16> = map(
+        "fma.rn.relu.f16 %d, %a, %b, %c;",
+        ["b16"; 4],
+        &[
+            (0x3c00, 0xbc00, 0u16),
+            (0x3c00, 0x3c00, 0),
+            (0x7e01, 0x3c00, 0),
+        ],
+    );
+    assert_eq!(got, [0, 0x3c00, 0x7fff]);
+}
+
+#[test]
+fn pairs_go_lane_by_lane() {
+    let run = |code: &str, a: u32, b: u32| -> u32 {
+        map::<u32, u32, u32, u32>(code, ["b32"; 4], &[(a, b, 0)])[0]
+    };
+    assert_eq!(
+        run("add.s16x2 %d, %a, %b;", 0x7fff_ffff, 0x0001_0001),
+        0x8000_0000
+    );
+    assert_eq!(
+        run("min.relu.s16x2 %d, %a, %b;", 0xffff_0005, 0x0003_0004),
+        0x0000_0004
+    );
+    assert_eq!(
+        run("max.u16x2 %d, %a, %b;", 0xffff_0005, 0x0003_0006),
+        0xffff_0006
+    );
+    // 1.0 and 2.0 against 1.5 and 1.5.
+    assert_eq!(
+        run("set.lt.f16x2.f16x2 %d, %a, %b;", 0x4000_3c00, 0x3e00_3e00),
+        0x0000_3c00
+    );
+    assert_eq!(
+        run("set.gt.u32.f16x2 %d, %a, %b;", 0x4000_3c00, 0x3e00_3e00),
+        0xffff_0000
+    );
+    let both = "setp.gt.f16x2 %p0|%p1, %a, %b; selp.b32 %x0, 1, 0, %p0; selp.b32 %x1, 2, 0, %p1; or.b32 %d, %x0, %x1;";
+    assert_eq!(run(both, 0x4000_3c00, 0x3e00_3e00), 2);
+    assert_eq!(
+        run("min.xorsign.abs.f32 %d, %a, %b;", 0xc000_0000, 0x3f80_0000),
+        0xbf80_0000
+    );
+    assert_eq!(
+        run("max.NaN.f16x2 %d, %a, %b;", 0x7e00_3c00, 0x3c00_4000),
+        0x7fff_4000
+    );
+    assert_eq!(
+        run("max.f32 %d, %a, %b;", 0x7fc0_0000, 0xffc0_0001),
+        0x7fff_ffff
+    );
+    assert_eq!(
+        run("min.f32 %d, %a, %b, 0f3F000000;", 0x3f80_0000, 0x7fc0_0000),
+        0x3f00_0000
+    );
+    assert_eq!(
+        run("fma.rn.oob.f16x2 %d, %a, %b, 0;", 0xffff_4000, 0x3c00_4000),
+        0x0000_4400
+    );
+}
+
+#[test]
+fn bytes_as_floats() {
+    // Every number of both formats survives the way to half precision and back; NaN becomes the canonical one.
+    for (name, nan_from) in [("e4m3x2", 0x7f), ("e5m2x2", 0x7d)] {
+        let inputs: Vec<(u16, u16, u16)> = (0..256).map(|byte| (byte | 0x3800, 0, 0)).collect();
+        let code = format!("cvt.rn.f16x2.{name} %x0, %a; cvt.rn.satfinite.{name}.f16x2 %d, %x0;");
+        let got: Vec<u16> = map(&code, ["b16"; 4], &inputs);
+        for (byte, got) in (0_u16..256).zip(got) {
+            let want = match byte & 0x7f {
+                magnitude if magnitude >= nan_from => 0x7f,
+                0x7c if name == "e5m2x2" => byte & 0x80 | 0x7b,
+                _ => byte,
+            };
+            assert_eq!(got, want | 0x3800, "{name} {byte:#x}");
+        }
+    }
+    let inputs: Vec<(f32, f32, f32)> = [448.0, 1e9, f32::INFINITY, 0.00098, -1.0625, -1.1875]
+        .map(|value| (value, -0.0, 0.0))
+        .to_vec();
+    let to = |name: &str| -> Vec<u32> {
+        map(
+            &format!("cvt.rn.satfinite.{name}.f32 %h0, %a, %b; cvt.u32.u16 %d, %h0;"),
+            ["f32", "f32", "f32", "u32"],
+            &inputs,
+        )
+    };
+    assert_eq!(
+        to("e4m3x2"),
+        [0x7e80, 0x7e80, 0x7e80, 0x0180, 0xb880, 0xba80]
+    );
+    assert_eq!(
+        to("e5m2x2"),
+        [0x5f80, 0x7b80, 0x7b80, 0x1480, 0xbc80, 0xbd80]
+    );
+    let tf32 = |form: &str, a: u32| -> u32 {
+        let code = format!("mov.b32 %f0, %a; cvt.{form}.tf32.f32 %d, %f0;");
+        map::<u32, u32, u32, u32>(&code, ["b32"; 4], &[(a, 0, 0)])[0]
+    };
+    assert_eq!(tf32("rna", 0x3f80_1000), 0x3f80_2000);
+    assert_eq!(tf32("rn", 0x3f80_1000), 0x3f80_0000);
+    assert_eq!(tf32("rz.relu", 0xbf80_1000), 0);
+    assert_eq!(tf32("rna.satfinite", 0x7f80_0000), 0x7f7f_e000);
+    assert_eq!(tf32("rna", 0xff80_0001), 0x7fff_ffff);
+}
+
+#[test]
+fn rarer_bits() {
+    let run = |code: &str, a: u32, b: u32, c: u32| -> u32 {
+        map::<u32, u32, u32, u32>(code, ["b32"; 4], &[(a, b, c)])[0]
+    };
+    assert_eq!(run("szext.clamp.s32 %d, %a, %b;", 0xff, 8, 0), u32::MAX);
+    assert_eq!(run("szext.clamp.u32 %d, %a, %b;", 0xfff, 8, 0), 0xff);
+    assert_eq!(
+        run("szext.clamp.s32 %d, %a, %b;", 0x8000_0000, 32, 0),
+        0x8000_0000
+    );
+    assert_eq!(run("szext.wrap.s32 %d, %a, %b;", 0x8000_0000, 32, 0), 0);
+    // The ISA's own examples.
+    for (base, offset, want) in [(3, 1, 3), (3, -1, 3), (2, 1, 3), (2, -1, 1), (2, 0, -1)] {
+        let code = "fns.b32 %d, %a, %b, %c;";
+        assert_eq!(
+            run(code, 0xaaaa_aaaa, base, offset as u32),
+            want as u32,
+            "{base} {offset}"
+        );
+    }
+    let lop = "setp.eq.u32 %p1, 0, 1; lop3.or.b32 %x0|%p0, %a, %b, %c, 0x80, %p1; selp.b32 %x1, 1, 0, %p0; shl.b32 %x1, %x1, 31; or.b32 %d, %x0, %x1;";
+    assert_eq!(run(lop, 7, 6, 12), 0x8000_0004);
+    assert_eq!(run(lop, 1, 6, 8), 0);
+    assert_eq!(
+        run(
+            "mad24.hi.sat.s32 %d, %a, %b, %c;",
+            0x7f_ffff,
+            0x7f_ffff,
+            0x7fff_ffff
+        ),
+        0x7fff_ffff
+    );
+    assert_eq!(
+        run(
+            "cvt.pack.sat.u8.s32.b32 %d, %a, %b, %c;",
+            -5_i32 as u32,
+            300,
+            0x1234_5678
+        ),
+        0x5678_00ff
+    );
+    assert_eq!(
+        run(
+            "cvt.pack.sat.s16.s32 %d, %a, %b;",
+            40000,
+            -40000_i32 as u32,
+            0
+        ),
+        0x7fff_8000
+    );
+    assert_eq!(
+        run(
+            "cvt.pack.sat.s4.s32.b32 %d, %a, %b, %c;",
+            9,
+            -9_i32 as u32,
+            1
+        ),
+        0x178
+    );
+    let wide = ".reg .b128 %q; cvt.u64.u32 %y0, %a; cvt.u64.u32 %y1, %b; mov.b128 %q, {%y0, %y1}; mov.b128 {%y2, %y3}, %q;
+                mov.b128 {%x0, %x1, %x2, %x3}, %q; sub.u64 %y2, %y3, %y2; cvt.u32.u64 %d, %y2; add.u32 %d, %d, %x3;";
+    assert_eq!(run(wide, 5, 12, 0), 7);
+    let vector =
+        ".reg .v2 .b32 %v; mov.b64 %y0, {%a, %b}; mov.b64 %v, %y0; sub.u32 %d, %v.y, %v.x;";
+    assert_eq!(run(vector, 5, 12, 0), 7);
+    // |b| beyond 2^126.
+    assert_eq!(
+        run("div.approx.f32 %d, %a, %b;", 0xc060_0000, 0xff7f_ffff, 0),
+        0
+    );
+    assert_eq!(
+        run("div.full.f32 %d, %a, %b;", 0x7e80_0000, 0x7f00_0000, 0),
+        0x3f00_0000
+    );
+    let gross: Vec<u64> = map(
+        "rcp.approx.ftz.f64 %d, %a;",
+        ["b64"; 4],
+        &[
+            (3.0_f64.to_bits(), 0_u64, 0_u64),
+            (1, 0, 0),
+            (0x7fe0_0000_0000_0000, 0, 0),
+            (0x7ff0_0000_0000_0001, 0, 0),
+        ],
+    );
+    assert_eq!(gross[0] as u32, 0);
+    assert!((f64::from_bits(gross[0]) * 3.0 - 1.0).abs() < 1e-6);
+    assert_eq!(gross[1..], [f64::INFINITY.to_bits(), 0, f64::NAN.to_bits()]);
+}
+
+#[test]
+fn video_instructions() {
+    let run = |code: &str, a: u32, b: u32, c: u32| -> u32 {
+        map::<u32, u32, u32, u32>(code, ["b32"; 4], &[(a, b, c)])[0]
+    };
+    let (a, b, c) = (0x80ff_7f01, 0x0102_fe03, 0x1122_3344);
+    assert_eq!(
+        run("vadd.s32.s32.s32 %d, %a.b2, %b.b1;", a, b, c),
+        -3_i32 as u32
+    );
+    assert_eq!(
+        run("vadd.u32.u32.u32 %d, %a.b2, %b.b1;", a, b, c),
+        0xff + 0xfe
+    );
+    assert_eq!(run("vsub.u32.u32.u32.sat %d, %a.b0, %b.b0;", a, b, c), 0);
+    assert_eq!(
+        run("vadd.u32.u32.u32.sat %d.b1, %a.b2, %b.b1, %c;", a, b, c),
+        0x1122_ff44
+    );
+    assert_eq!(
+        run("vabsdiff.u32.u32.s32 %d.h1, %a.h0, %b.b1, %c;", a, b, c),
+        0x7f03_3344
+    );
+    assert_eq!(
+        run("vmax.s32.s32.s32.min %d, %a.h1, %b.h1, %c;", a, b, 7),
+        7
+    );
+    assert_eq!(
+        run("vshl.u32.u32.u32.sat.clamp %d, %a, %b;", 1, 40, 0),
+        u32::MAX
+    );
+    assert_eq!(
+        run(
+            "vshr.s32.s32.u32.wrap.add %d, %a, %b, %c;",
+            0x8000_0000,
+            63,
+            1
+        ),
+        0
+    );
+    assert_eq!(
+        run("vset.s32.u32.lt.add %d, %a, %b, %c;", u32::MAX, 0, 5),
+        6
+    );
+    assert_eq!(
+        run("vmad.s32.s32.u32 %d, %a.h0, -%b.b0, %c;", 10, 3, 5),
+        -25_i32 as u32
+    );
+    assert_eq!(
+        run("vmad.u32.u32.u32.po.shr7 %d, %a, %b, %c;", 64, 3, 63),
+        2
+    );
+    assert_eq!(
+        run("vmad.s32.s32.s32.sat %d, %a, %b, -%c;", 0x7fff_ffff, 2, 1),
+        0x7fff_ffff
+    );
+    assert_eq!(
+        run(
+            "vadd2.s32.s32.s32.sat %d, %a, %b, %c;",
+            0x7fff_8000,
+            0x0001_ffff,
+            0
+        ),
+        0x7fff_8000
+    );
+    assert_eq!(
+        run(
+            "vavrg4.u32.u32.u32 %d.b20, %a, %b.b7654, %c;",
+            0x0001_0203,
+            0x0003_0405,
+            c
+        ),
+        0x1102_3304
+    );
+    assert_eq!(
+        run(
+            "vabsdiff4.u32.u32.u32.add %d, %a, %b, %c;",
+            0x0102_0304,
+            0x0403_0201,
+            100
+        ),
+        108
+    );
+    assert_eq!(
+        run(
+            "vset2.s32.s32.lt %d.h1, %a.h10, %b.h32, %c;",
+            0xffff_0000,
+            0,
+            c
+        ),
+        0x0001_3344
+    );
+}
+
+#[test]
+fn special_registers_of_one_block_clusters() {
+    let run = |code: &str| -> u32 { map::<u32, u32, u32, u32>(code, ["b32"; 4], &[(0, 0, 0)])[0] };
+    for (name, want) in [
+        ("%nclusterid.x", 1),
+        ("%clusterid.y", 0),
+        ("%cluster_ctaid.x", 0),
+        ("%cluster_nctaid.z", 1),
+        ("%cluster_ctarank", 0),
+        ("%cluster_nctarank", 1),
+        ("%ntid.w", 0),
+        ("%aggr_smem_size", 0),
+        ("%pm7", 0),
+        ("%envreg31", 0),
+    ] {
+        assert_eq!(run(&format!("mov.u32 %d, {name};")), want, "{name}");
+    }
+    assert_eq!(
+        run("mov.pred %p0, %is_explicit_cluster; selp.b32 %d, 1, 0, %p0;"),
+        0
+    );
+    // The halves of the clock agree with the whole to the second.
+    let clock = "mov.u32 %x0, %globaltimer_hi; mov.u64 %y0, %globaltimer; shr.u64 %y0, %y0, 32; cvt.u32.u64 %x1, %y0; sub.u32 %d, %x1, %x0;";
+    assert!(run(clock) <= 1);
+    assert_eq!(run("mov.u64 %y0, %pm3_64; cvt.u32.u64 %d, %y0;"), 0);
 }

@@ -61,7 +61,7 @@ fn has_destination(instruction: &Instruction<'_>) -> bool {
 pub(super) fn registers(instruction: &Instruction<'_>, mut visit: impl FnMut(Reg, bool)) {
     fn walk(operand: &Operand, written: bool, visit: &mut dyn FnMut(Reg, bool)) {
         match operand {
-            Operand::Reg(reg) => visit(*reg, written),
+            Operand::Reg(reg) | Operand::Part { reg, .. } => visit(*reg, written),
             Operand::Not(reg) | Operand::Address(Base::Reg(reg), _) => visit(*reg, false),
             Operand::Pair(first, second) => {
                 for reg in [first, second].into_iter().flatten() {

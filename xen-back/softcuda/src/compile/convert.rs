@@ -1,15 +1,41 @@
-//! `mov` and `cvt`.
+//! `mov` and `cvt`. A conversion must round once, from the exact value.
 
-use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
+use cranelift_codegen::ir::condcodes::FloatCC;
 use cranelift_codegen::ir::{InstBuilder, Value, types};
 
-use super::arithmetic::format;
+use super::float::format;
 use super::form::{Form, Rounding};
-use super::lower::{Lower, clif, int_of};
+use super::lower::{Lower, clif};
+use super::packed::is_half;
 use crate::exec::helpers::Helper;
 use crate::exec::soft::{Code, Format, Operation};
 use crate::ptx::PtxError;
 use crate::ptx::ast::{Operand, Type};
+
+/// What a conversion may carry.
+#[derive(Debug, Clone, Copy)]
+struct Modes {
+    /// To an integral value.
+    integral: Option<Rounding>,
+    rounding: Rounding,
+    ftz: bool,
+    sat: bool,
+    relu: bool,
+    /// `.satfinite`
+    finite: bool,
+}
+
+/// The format of a floating-point type that is no pair.
+fn element_format(ty: Type) -> Format {
+    format(ty).unwrap_or(Format::F32)
+}
+
+const fn small_format(ty: Type) -> Format {
+    match ty {
+        Type::E4m3x2 => Format::E4m3,
+        _ => Format::E5m2,
+    }
+}
 
 impl Lower<'_, '_, '_> {
     pub(super) fn mov(&mut self, form: &Form<'_, '_>) -> Result<(), PtxError> {
@@ -25,7 +51,6 @@ impl Lower<'_, '_, '_> {
             }
             (Operand::Vector(parts), from) => {
                 let value = self.read(from, ty)?;
-                let value = self.cast(value, int_of(clif(ty)));
                 self.unpack(form, ty, parts, value)
             }
             _ => {
@@ -35,13 +60,14 @@ impl Lower<'_, '_, '_> {
         }
     }
 
+    /// The type of a vector's elements that together make up a value.
     fn element(form: &Form<'_, '_>, ty: Type, parts: &[Operand]) -> Result<Type, PtxError> {
-        match ty.bits() / (parts.len().max(1) as u32) {
-            8 if parts.len() >= 2 => Ok(Type::B8),
-            16 if parts.len() >= 2 => Ok(Type::B16),
-            32 if parts.len() >= 2 => Ok(Type::B32),
-            64 if parts.len() == 2 => Ok(Type::B64),
-            _ => Err(form.invalid("the vector has another number of elements")),
+        match (ty, parts.len()) {
+            (Type::B16, 2) | (Type::B32, 4) => Ok(Type::B8),
+            (Type::B32, 2) | (Type::B64, 4) => Ok(Type::B16),
+            (Type::B64, 2) | (Type::B128, 4) => Ok(Type::B32),
+            (Type::B128, 2) => Ok(Type::B64),
+            _ => Err(form.invalid("the type is not made up of so many elements")),
         }
     }
 
@@ -52,16 +78,15 @@ impl Lower<'_, '_, '_> {
         parts: &[Operand],
     ) -> Result<Value, PtxError> {
         let element = Self::element(form, ty, parts)?;
-        let whole = int_of(clif(ty));
-        let mut value = self.imm(whole, 0);
+        let mut value = self.imm(clif(ty), 0);
         for (index, part) in parts.iter().enumerate() {
             let part = self.read(part, element)?;
-            let part = self.b.ins().uextend(whole, part);
+            let part = self.b.ins().uextend(clif(ty), part);
             let by = self.imm(types::I32, (index as u32 * element.bits()).into());
             let part = self.b.ins().ishl(part, by);
             value = self.b.ins().bor(value, part);
         }
-        Ok(self.cast(value, clif(ty)))
+        Ok(value)
     }
 
     fn unpack(
@@ -82,62 +107,74 @@ impl Lower<'_, '_, '_> {
     }
 
     pub(super) fn convert(&mut self, form: &Form<'_, '_>) -> Result<(), PtxError> {
-        let integral = form.one_of(&[
-            ("rni", Rounding::Nearest),
-            ("rzi", Rounding::Zero),
-            ("rmi", Rounding::Down),
-            ("rpi", Rounding::Up),
-        ]);
-        let rounding = form.rounding();
-        let ftz = form.take("ftz");
-        let sat = form.take("sat");
+        if form.take("pack") {
+            return self.convert_pack(form);
+        }
+        let modes = Modes {
+            integral: form.one_of(&[
+                ("rni", Rounding::Nearest),
+                ("rzi", Rounding::Zero),
+                ("rmi", Rounding::Down),
+                ("rpi", Rounding::Up),
+            ]),
+            rounding: form.rounding().unwrap_or(Rounding::Nearest),
+            ftz: form.take("ftz"),
+            sat: form.take("sat"),
+            relu: form.take("relu"),
+            finite: form.take("satfinite"),
+        };
         let (to_type, from_type) = (form.ty()?, form.ty()?);
         form.finish()?;
-        let operands = form.instruction.operands.as_slice();
-        if let (Type::F16x2 | Type::Bf16x2, Type::F32, [to, high, low]) =
-            (to_type, from_type, operands)
-        {
-            let half = if to_type == Type::F16x2 {
-                Type::F16
-            } else {
-                Type::Bf16
-            };
-            let mut parts = Vec::new();
-            for part in [low, high] {
-                let value = self.read(part, Type::F32)?;
-                let value = self.reformat(
-                    value,
-                    Type::F32,
-                    half,
-                    rounding.unwrap_or(Rounding::Nearest),
-                );
-                parts.push(self.b.ins().uextend(types::I32, value));
+        let small = |ty: Type| matches!(ty, Type::E4m3x2 | Type::E5m2x2);
+        match (to_type.lane(), from_type.lane()) {
+            (None, Some(half)) if small(to_type) => {
+                let (to, [from]) = Self::sources(form)?;
+                let value = self.read(from, from_type)?;
+                let lanes = [self.half_at(value, 0), self.half_at(value, 1)];
+                let value = self.small_pair(lanes, half, to_type, modes);
+                return self.write(to, to_type, value);
             }
-            let sixteen = self.imm(types::I32, 16);
-            let high = self.b.ins().ishl(parts[1], sixteen);
-            let value = self.b.ins().bor(parts[0], high);
-            return self.write(to, to_type, value);
+            (Some(half), None) if small(from_type) => {
+                let (to, [from]) = Self::sources(form)?;
+                let value = self.read(from, from_type)?;
+                let eight = self.imm(types::I32, 8);
+                let lanes = [value, self.b.ins().ushr(value, eight)].map(|lane| {
+                    let lane = self.b.ins().ireduce(types::I8, lane);
+                    self.converted(lane, small_format(from_type), element_format(half), modes)
+                });
+                let lanes = lanes.map(|lane| self.narrow(lane, types::I16));
+                let value = self.pair(lanes[0], lanes[1]);
+                return self.write(to, to_type, value);
+            }
+            (Some(half), None) => {
+                let (to, [high, low]) = Self::sources(form)?;
+                let (high, low) = (self.read(high, from_type)?, self.read(low, from_type)?);
+                let high = self.to_half(high, from_type, half, modes);
+                let low = self.to_half(low, from_type, half, modes);
+                let value = self.pair(low, high);
+                return self.write(to, to_type, value);
+            }
+            (None, None) if small(to_type) => {
+                let (to, [high, low]) = Self::sources(form)?;
+                let lanes = [self.read(low, from_type)?, self.read(high, from_type)?];
+                let value = self.small_pair(lanes, from_type, to_type, modes);
+                return self.write(to, to_type, value);
+            }
+            _ => {}
         }
-        let [to, from] = operands else {
-            return Err(form.invalid("a destination and a source are needed"));
-        };
-        let whole = |ty: Type| {
-            ty.is_integer() || matches!(ty, Type::F16 | Type::Bf16 | Type::F32 | Type::F64)
-        };
-        if !whole(to_type) || !whole(from_type) {
-            return Err(form.unsupported("this type"));
+        let (to, [from]) = Self::sources(form)?;
+        if to_type == Type::Tf32 {
+            let value = self.read(from, from_type)?;
+            let value = self.converted(value, Format::F32, Format::Tf32, modes);
+            let value = self.narrow(value, types::I32);
+            return self.write(to, to_type, value);
         }
         let value = self.read_narrow(from, from_type)?;
         let value = match (from_type.is_integer(), to_type.is_integer()) {
-            (true, true) => self.integer_to_integer(value, from_type, to_type, sat),
+            (true, true) => self.integer_to_integer(value, from_type, to_type, modes.sat),
             (true, false) => {
-                let value = self.integer_to_float(
-                    value,
-                    from_type,
-                    to_type,
-                    rounding.unwrap_or(Rounding::Nearest),
-                );
-                if sat {
+                let value = self.integer_to_float(value, from_type, to_type, modes.rounding);
+                if modes.sat {
                     self.saturate_any(value, to_type)
                 } else {
                     value
@@ -145,43 +182,36 @@ impl Lower<'_, '_, '_> {
             }
             (false, true) => {
                 let (mut value, mut from_type) = (value, from_type);
-                if matches!(from_type, Type::F16 | Type::Bf16) {
+                if is_half(from_type) {
                     value = self.widen(value, from_type);
                     from_type = Type::F32;
                 }
-                if ftz && from_type == Type::F32 {
-                    value = self.flush(value);
+                if modes.ftz {
+                    value = self.flush(value, from_type);
                 }
-                // Without a rounding the ISA asks for one; compilers always give it.
-                self.float_to_integer(
-                    value,
-                    from_type,
-                    to_type,
-                    integral.unwrap_or(Rounding::Zero),
-                )
+                let integral = modes.integral.unwrap_or(Rounding::Zero);
+                self.float_to_integer(value, from_type, to_type, integral)
             }
             (false, false) => {
                 let mut value = value;
-                if ftz && from_type == Type::F32 {
-                    value = self.flush(value);
+                if modes.ftz && from_type == Type::F32 {
+                    value = self.flush(value, from_type);
                 }
-                if let Some(integral) = integral {
-                    if from_type != to_type || !matches!(from_type, Type::F32 | Type::F64) {
-                        return Err(form.unsupported("rounding to an integer between these types"));
+                value = match modes.integral {
+                    Some(integral) if is_half(from_type) => {
+                        // What is integral in single precision is so as a half.
+                        let single = self.widen(value, from_type);
+                        let single = self.round(single, Type::F32, integral);
+                        self.half_of_single(single, to_type)
                     }
-                    value = self.round(value, from_type, integral);
-                } else if from_type != to_type {
-                    value = self.float_to_float(
-                        value,
-                        from_type,
-                        to_type,
-                        rounding.unwrap_or(Rounding::Nearest),
-                    );
+                    Some(integral) => self.round(value, from_type, integral),
+                    None if from_type == to_type => value,
+                    None => self.float_to_float(value, from_type, to_type, modes),
+                };
+                if modes.ftz && to_type == Type::F32 {
+                    value = self.flush(value, to_type);
                 }
-                if ftz && to_type == Type::F32 {
-                    value = self.flush(value);
-                }
-                if sat {
+                if modes.sat {
                     self.saturate_any(value, to_type)
                 } else {
                     value
@@ -191,14 +221,101 @@ impl Lower<'_, '_, '_> {
         self.write_wide(to, to_type, value)
     }
 
+    /// Two numbers as a pair of bytes, the low one first.
+    fn small_pair(&mut self, lanes: [Value; 2], from: Type, to: Type, modes: Modes) -> Value {
+        let [low, high] = lanes.map(|lane| {
+            let value = self.converted(lane, element_format(from), small_format(to), modes);
+            self.narrow(value, types::I16)
+        });
+        let eight = self.imm(types::I32, 8);
+        let high = self.b.ins().ishl(high, eight);
+        self.b.ins().bor(low, high)
+    }
+
+    /// A value in another format, in the low bits of 64.
+    fn converted(&mut self, value: Value, from: Format, to: Format, modes: Modes) -> Value {
+        let code = Code {
+            relu: modes.relu,
+            finite: modes.finite,
+            ..Code::convert(from, to, modes.rounding)
+        };
+        self.soft(code, &[value])
+    }
+
+    /// A single or a double as a half.
+    fn to_half(&mut self, value: Value, from: Type, to: Type, modes: Modes) -> Value {
+        if modes.rounding == Rounding::Nearest && !modes.relu && !modes.finite {
+            return match from {
+                Type::F32 => self.half_of_single(value, to),
+                Type::F64 => self.half_of_double(value, to),
+                _ => {
+                    let value = self.widen(value, from);
+                    self.half_of_single(value, to)
+                }
+            };
+        }
+        let value = self.converted(value, element_format(from), element_format(to), modes);
+        self.narrow(value, types::I16)
+    }
+
+    /// `cvt.pack`: two integers, saturated, side by side, below the bits that a third gives.
+    fn convert_pack(&mut self, form: &Form<'_, '_>) -> Result<(), PtxError> {
+        form.take("sat");
+        let narrow = form.one_of(&[
+            ("u2", (2, false)),
+            ("s2", (2, true)),
+            ("u4", (4, false)),
+            ("s4", (4, true)),
+        ]);
+        let (bits, signed) = match narrow {
+            Some(narrow) => narrow,
+            None => {
+                let ty = form.ty()?;
+                (ty.bits(), ty.is_signed())
+            }
+        };
+        let from = form.ty()?;
+        let third = form.optional_ty();
+        form.finish()?;
+        let (to, a, b, c) = match (form.instruction.operands.as_slice(), third) {
+            ([to, a, b], None) => (to, a, b, None),
+            ([to, a, b, c], Some(ty)) => (to, a, b, Some((c, ty))),
+            _ => return Err(form.invalid("another number of operands is needed")),
+        };
+        let (low, high) = if signed {
+            (-1_i64 << (bits - 1), (1_i64 << (bits - 1)) - 1)
+        } else {
+            (0, (1_i64 << bits) - 1)
+        };
+        let mut part = |operand: &Operand| -> Result<Value, PtxError> {
+            let value = self.read(operand, from)?;
+            let (low, high) = (self.imm(types::I32, low), self.imm(types::I32, high));
+            let value = self.b.ins().smax(value, low);
+            let value = self.b.ins().smin(value, high);
+            let mask = self.imm(types::I32, (1_i64 << bits) - 1);
+            Ok(self.b.ins().band(value, mask))
+        };
+        let (a, b) = (part(a)?, part(b)?);
+        let by = self.imm(types::I32, bits.into());
+        let a = self.b.ins().ishl(a, by);
+        let mut value = self.b.ins().bor(a, b);
+        if let Some((c, ty)) = c {
+            let c = self.read(c, ty)?;
+            let by = self.imm(types::I32, (2 * bits).into());
+            let c = self.b.ins().ishl(c, by);
+            value = self.b.ins().bor(value, c);
+        }
+        self.write(to, Type::B32, value)
+    }
+
     /// `.sat` of a floating-point result of any type.
     fn saturate_any(&mut self, value: Value, ty: Type) -> Value {
-        if matches!(ty, Type::F32 | Type::F64) {
+        if !is_half(ty) {
             return self.saturate(value);
         }
         let single = self.widen(value, ty);
         let single = self.saturate(single);
-        self.reformat(single, Type::F32, ty, Rounding::Nearest)
+        self.half_of_single(single, ty)
     }
 
     fn extend(&mut self, value: Value, ty: Type) -> Value {
@@ -266,26 +383,24 @@ impl Lower<'_, '_, '_> {
         } else {
             Operation::FromUnsigned
         };
-        let format = format(to).unwrap_or(Format::F32);
-        let value = self.soft(
-            Code {
-                operation,
-                from: format,
-                to: format,
-                rounding,
-                ftz: false,
-                sat: false,
-            },
-            &[value],
-        );
+        let code = Code::new(operation, element_format(to), rounding);
+        let value = self.soft(code, &[value]);
         self.narrow(value, clif(to))
     }
 
-    fn float_to_float(&mut self, value: Value, from: Type, to: Type, rounding: Rounding) -> Value {
-        match (from, to, rounding) {
-            (Type::F32, Type::F64, _) => self.b.ins().fpromote(types::F64, value),
-            (Type::F64, Type::F32, Rounding::Nearest) => self.b.ins().fdemote(types::F32, value),
-            _ => self.reformat(value, from, to, rounding),
+    fn float_to_float(&mut self, value: Value, from: Type, to: Type, modes: Modes) -> Value {
+        match (from, to) {
+            (Type::F32, Type::F64) => self.b.ins().fpromote(types::F64, value),
+            (Type::F64, Type::F32) if modes.rounding == Rounding::Nearest => {
+                self.b.ins().fdemote(types::F32, value)
+            }
+            (_, Type::F32) if is_half(from) => self.widen(value, from),
+            (_, Type::F64) if is_half(from) => self.double_of_half(value, from),
+            _ if is_half(to) => self.to_half(value, from, to, modes),
+            _ => {
+                let value = self.converted(value, element_format(from), element_format(to), modes);
+                self.narrow(value, clif(to))
+            }
         }
     }
 
@@ -299,7 +414,7 @@ impl Lower<'_, '_, '_> {
             };
         }
         match rounding {
-            Rounding::Nearest => self.b.ins().nearest(value),
+            Rounding::Nearest | Rounding::Away => self.b.ins().nearest(value),
             Rounding::Zero => self.b.ins().trunc(value),
             Rounding::Down => self.b.ins().floor(value),
             Rounding::Up => self.b.ins().ceil(value),
@@ -352,7 +467,6 @@ impl Lower<'_, '_, '_> {
                 let top = self.imm(types::I32, i64::MIN >> (64 - to.bits()));
                 result = self.b.ins().select(nan, top, result);
             }
-            let _ = IntCC::Equal;
             return self.b.ins().ireduce(clif(to), result);
         }
         result

@@ -13,6 +13,8 @@ pub(crate) enum Rounding {
     Zero,
     Down,
     Up,
+    /// To nearest, ties away from zero: conversions to tf32 only.
+    Away,
 }
 
 /// An instruction with the modifiers that nobody has taken yet.
@@ -82,6 +84,7 @@ impl<'i, 'a> Form<'i, 'a> {
             ("rz", Rounding::Zero),
             ("rm", Rounding::Down),
             ("rp", Rounding::Up),
+            ("rna", Rounding::Away),
         ])
     }
 

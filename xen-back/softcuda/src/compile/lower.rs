@@ -19,6 +19,7 @@ use cranelift_frontend::{FunctionBuilder, Variable};
 
 use super::analysis::{self, End, Flow, Group, Passage, Pauses};
 use super::form::Form;
+use super::grammar;
 use super::layout::{FrameLayout, Layout};
 use crate::exec::context::{
     BlockContext, DONE, ENDED, EXIT, Exchange, FAULT, RawFault, Site, SiteKind, ThreadHeader,
@@ -120,6 +121,27 @@ pub(super) struct Lower<'l, 'a, 'b> {
     private: MemFlagsData,
     device: MemFlagsData,
     signatures: HashMap<Vec<Clif>, SigRef>,
+}
+
+/// Registers that read 0 here: what no driver has set, counters that count nothing, and shared memory
+/// that is kept from programs.
+fn is_zero_register(name: &str) -> bool {
+    let numbered = |prefix: &str, suffix: &str, count: u8| {
+        let number = name
+            .strip_prefix(prefix)
+            .and_then(|rest| rest.strip_suffix(suffix));
+        number.is_some_and(|number| number.parse::<u8>().is_ok_and(|number| number < count))
+    };
+    numbered("%envreg", "", 32)
+        || numbered("%pm", "", 8)
+        || numbered("%pm", "_64", 8)
+        || numbered("%reserved_smem_offset_", "", 2)
+        || matches!(
+            name,
+            "%reserved_smem_offset_begin"
+                | "%reserved_smem_offset_end"
+                | "%reserved_smem_offset_cap"
+        )
 }
 
 /// The signature of a kernel's code, or of a device function's: context, two addresses, a verdict.
@@ -441,6 +463,7 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
 
     fn unguarded(&mut self, instruction: &'l Instruction<'a>) -> Result<(), PtxError> {
         let form = Form::new(instruction);
+        grammar::check(&form)?;
         match instruction.opcode {
             "call" => self.call(instruction, None)?,
             "ld" | "ldu" => self.load(&form)?,
@@ -1217,6 +1240,9 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
     /// An unsigned integer as wide as an integer type.
     fn resize(&mut self, value: Value, ty: Type) -> Result<Value, PtxError> {
         let (from, to) = (self.b.func.dfg.value_type(value), clif(ty));
+        if from == types::I8 && ty == Type::Pred {
+            return Ok(value);
+        }
         if !to.is_int() || ty == Type::Pred {
             return Err(self.invalid("an address or special register is an integer"));
         }
@@ -1400,6 +1426,9 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
                 return Ok(self.context_field(types::I32, offset + 4 * axis));
             }
         }
+        if let Some(value) = self.cluster_register(root, component) {
+            return Ok(value);
+        }
         let index = |lower: &mut Self| {
             let offset = offset_of!(ThreadHeader, index);
             let value = lower.b.ins().load(
@@ -1456,7 +1485,7 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
             "%dynamic_smem_size" => {
                 self.context_field(types::I32, offset_of!(BlockContext, dynamic_shared))
             }
-            "%total_smem_size" => {
+            "%total_smem_size" | "%aggr_smem_size" => {
                 let bytes = self.context_field(types::I64, offset_of!(BlockContext, shared_bytes));
                 self.b.ins().ireduce(types::I32, bytes)
             }
@@ -1472,13 +1501,20 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
                     }
                 }
             }
-            "%globaltimer" => self.helper(Helper::Time, &[self.context], types::I64),
-            _ if name
-                .strip_prefix("%envreg")
-                .is_some_and(|number| number.parse::<u8>().is_ok_and(|n| n < 32)) =>
-            {
-                self.imm(types::I32, 0)
+            "%globaltimer" | "%globaltimer_lo" | "%globaltimer_hi" => {
+                let time = self.helper(Helper::Time, &[self.context], types::I64);
+                match name {
+                    "%globaltimer" => time,
+                    "%globaltimer_lo" => self.b.ins().ireduce(types::I32, time),
+                    _ => {
+                        let high = self.imm(types::I64, 32);
+                        let time = self.b.ins().ushr(time, high);
+                        self.b.ins().ireduce(types::I32, time)
+                    }
+                }
             }
+            "%current_graph_exec" => self.imm(types::I64, 0),
+            _ if is_zero_register(name) => self.imm(types::I32, 0),
             _ => {
                 let line = self
                     .body
@@ -1491,6 +1527,37 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
                 ));
             }
         })
+    }
+
+    /// Registers of clusters: every block is one of its own; and the fourth components, which are 0.
+    fn cluster_register(&mut self, root: &str, component: &str) -> Option<Value> {
+        let vectors = [
+            "%clusterid",
+            "%nclusterid",
+            "%cluster_ctaid",
+            "%cluster_nctaid",
+        ];
+        let grid = |name| match name {
+            "%clusterid" => Some(offset_of!(BlockContext, ctaid)),
+            "%nclusterid" => Some(offset_of!(BlockContext, nctaid)),
+            _ => None,
+        };
+        let axis = ["x", "y", "z", "w"]
+            .iter()
+            .position(|axis| *axis == component);
+        let value = match (root, axis) {
+            ("%cluster_ctarank", None) if component.is_empty() => self.imm(types::I32, 0),
+            ("%cluster_nctarank", None) if component.is_empty() => self.imm(types::I32, 1),
+            ("%is_explicit_cluster", None) if component.is_empty() => self.imm(types::I8, 0),
+            ("%tid" | "%ntid" | "%ctaid" | "%nctaid", Some(3)) => self.imm(types::I32, 0),
+            (name, Some(axis)) if vectors.contains(&name) => match grid(name) {
+                _ if axis == 3 => self.imm(types::I32, 0),
+                Some(offset) => self.context_field(types::I32, offset + 4 * axis),
+                None => self.imm(types::I32, i64::from(name == "%cluster_nctaid")),
+            },
+            _ => return None,
+        };
+        Some(value)
     }
 
     /// The base of an address operand in its space, and the constant offset from it.

@@ -3,11 +3,17 @@
 
 mod analysis;
 mod arithmetic;
+mod bits;
+mod compare;
 mod convert;
+mod float;
 mod form;
+mod grammar;
 mod layout;
 mod lower;
 mod memory;
+mod packed;
+mod video;
 mod warp;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

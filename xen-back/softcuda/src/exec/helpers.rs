@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use super::HostRange;
 use super::block;
 use super::context::BlockContext;
-use super::soft;
+use super::{soft, video};
 
 /// A helper: its number is its place in the table that the context points to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +33,11 @@ pub(crate) enum Helper {
     BitMask,
     Permute,
     DotProduct,
+    SignExtend,
+    FindNthSet,
+    Video,
+    VideoMad,
+    VideoLanes,
     CheckGeneric,
     Arrive,
     Clock,
@@ -40,7 +45,7 @@ pub(crate) enum Helper {
 }
 
 /// Entry points, in `Helper`'s order.
-struct Table([*const c_void; 22]);
+struct Table([*const c_void; 27]);
 
 // SAFETY: the pointers are to functions, which live for ever and may be called from any thread.
 unsafe impl Sync for Table {}
@@ -66,6 +71,11 @@ static TABLE: Table = Table([
     bit_mask as *const c_void,
     permute as *const c_void,
     dot_product as *const c_void,
+    sign_extend as *const c_void,
+    find_nth_set as *const c_void,
+    video_scalar as *const c_void,
+    video_mad as *const c_void,
+    video_lanes as *const c_void,
     check_generic as *const c_void,
     arrive as *const c_void,
     clock as *const c_void,
@@ -109,26 +119,34 @@ extern "C" fn round_f64(value: f64, mode: u32) -> f64 {
 }
 
 // The mathematics library's single-precision functions are within one unit in the last place, which is
-// inside what the ISA allows the approximations.
+// inside what the ISA allows the approximations. NaN is always the canonical one.
+
+fn canonical(value: f32) -> f32 {
+    if value.is_nan() {
+        f32::from_bits(0x7fff_ffff)
+    } else {
+        value
+    }
+}
 
 extern "C" fn ex2(value: f32) -> f32 {
-    value.exp2()
+    canonical(value.exp2())
 }
 
 extern "C" fn lg2(value: f32) -> f32 {
-    value.log2()
+    canonical(value.log2())
 }
 
 extern "C" fn sin(value: f32) -> f32 {
-    value.sin()
+    canonical(value.sin())
 }
 
 extern "C" fn cos(value: f32) -> f32 {
-    value.cos()
+    canonical(value.cos())
 }
 
 extern "C" fn tanh(value: f32) -> f32 {
-    value.tanh()
+    canonical(value.tanh())
 }
 
 /// Atomically replaces a 32-bit word by a function of it; the old one.
@@ -283,6 +301,50 @@ pub(super) fn in_ranges(context: &BlockContext, address: u64, bytes: u64) -> boo
         let offset = address.wrapping_sub(range.base);
         range.len >= bytes && offset <= range.len - bytes
     })
+}
+
+/// `szext`: the low `length` bits, extended. Mode: bit 0 the length wraps, bit 1 the sign counts.
+extern "C" fn sign_extend(mode: u32, value: u32, length: u32) -> u32 {
+    if mode & 1 == 0 && length >= 32 {
+        return value;
+    }
+    let length = length & 31;
+    if length == 0 {
+        return 0;
+    }
+    let up = value << (32 - length);
+    if mode & 2 != 0 {
+        (up.cast_signed() >> (32 - length)).cast_unsigned()
+    } else {
+        up >> (32 - length)
+    }
+}
+
+/// `fns`: where the n-th one lies, counted from `base` up or down; all ones where there is none.
+extern "C" fn find_nth_set(mask: u32, base: u32, offset: u32) -> u32 {
+    let offset = offset.cast_signed();
+    let ones = |place: &u32| mask >> place & 1 == 1;
+    // A place beyond the word is undefined; here there is nothing.
+    let base = if base > 31 { return u32::MAX } else { base };
+    let nth = offset.unsigned_abs().saturating_sub(1) as usize;
+    let found = match offset {
+        0 => Some(base).filter(ones),
+        1.. => (base..32).filter(ones).nth(nth),
+        _ => (0..=base).rev().filter(ones).nth(nth),
+    };
+    found.unwrap_or(u32::MAX)
+}
+
+extern "C" fn video_scalar(code: u32, a: u32, b: u32, c: u32) -> u32 {
+    video::scalar(code, a, b, c)
+}
+
+extern "C" fn video_mad(code: u32, a: u32, b: u32, c: u32) -> u32 {
+    video::mad(code, a, b, c)
+}
+
+extern "C" fn video_lanes(code: u32, selectors: u32, a: u32, b: u32, c: u32) -> u32 {
+    video::lanes(code, selectors, a, b, c)
 }
 
 /// Whether a generic address that is not in device memory is good for an access: 0 or 1.

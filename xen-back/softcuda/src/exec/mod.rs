@@ -11,6 +11,7 @@ mod pool;
 mod program;
 pub(crate) mod soft;
 pub mod texture;
+pub(crate) mod video;
 
 pub use crate::ptx::{PtxError, PtxErrorKind};
 pub use fault::{Fault, Place};

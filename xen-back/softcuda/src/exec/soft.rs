@@ -1,4 +1,4 @@
-//! Floating-point arithmetic in integers: any of four formats, any rounding, always correctly rounded.
+//! Floating-point arithmetic in integers: any binary format, any rounding, always correctly rounded.
 //! For what the host's units lack: directed rounding, half precision, a fused operation on old hosts.
 //! Slow and simple; it must be exact, since tests of everything faster compare with it.
 
@@ -11,14 +11,31 @@ pub(crate) enum Format {
     Bf16,
     F32,
     F64,
+    /// A single's exponent with ten bits of fraction, in the upper bits of a word.
+    Tf32,
+    /// No infinity: its place is taken by numbers up to 448, and the very last by NaN. What is too large
+    /// becomes the greatest number.
+    E4m3,
+    E5m2,
 }
 
 impl Format {
-    const ALL: [Self; 4] = [Self::F16, Self::Bf16, Self::F32, Self::F64];
+    const ALL: [Self; 7] = [
+        Self::F16,
+        Self::Bf16,
+        Self::F32,
+        Self::F64,
+        Self::Tf32,
+        Self::E4m3,
+        Self::E5m2,
+    ];
 
     const fn bits(self) -> u32 {
         match self {
+            Self::E4m3 | Self::E5m2 => 8,
             Self::F16 | Self::Bf16 => 16,
+            // The 19 bits that count; `compute` puts them where they belong.
+            Self::Tf32 => 19,
             Self::F32 => 32,
             Self::F64 => 64,
         }
@@ -27,7 +44,9 @@ impl Format {
     /// Bits of the stored significand.
     const fn fraction(self) -> u32 {
         match self {
-            Self::F16 => 10,
+            Self::F16 | Self::Tf32 => 10,
+            Self::E4m3 => 3,
+            Self::E5m2 => 2,
             Self::Bf16 => 7,
             Self::F32 => 23,
             Self::F64 => 52,
@@ -40,6 +59,19 @@ impl Format {
 
     const fn infinity(self) -> u64 {
         ((1 << (self.bits() - 1)) - 1) & !((1 << self.fraction()) - 1)
+    }
+
+    /// The first bit pattern after the greatest number's: infinity, or NaN where there is none.
+    const fn overflow(self) -> u64 {
+        match self {
+            Self::E4m3 => 0x7f,
+            _ => self.infinity(),
+        }
+    }
+
+    /// The greatest number's exponent.
+    const fn greatest_exponent(self) -> i32 {
+        ((self.overflow() - 1) >> self.fraction()) as i32 - self.bias()
     }
 
     /// The NaN that PTX's operations give.
@@ -98,35 +130,70 @@ pub(crate) struct Code {
     pub ftz: bool,
     /// The result is clamped to 0 to 1.
     pub sat: bool,
+    /// Negative results are zero.
+    pub relu: bool,
+    /// Results beyond the greatest number, infinity too, are that number.
+    pub finite: bool,
 }
 
 impl Code {
+    /// An operation within one format.
+    pub(crate) const fn new(operation: Operation, format: Format, rounding: Rounding) -> Self {
+        Self {
+            operation,
+            from: format,
+            to: format,
+            rounding,
+            ftz: false,
+            sat: false,
+            relu: false,
+            finite: false,
+        }
+    }
+
+    /// A conversion between formats.
+    pub(crate) const fn convert(from: Format, to: Format, rounding: Rounding) -> Self {
+        Self {
+            to,
+            ..Self::new(Operation::Convert, from, rounding)
+        }
+    }
+
     pub(crate) const fn bits(self) -> u32 {
         self.operation as u32
             | (self.from as u32) << 4
-            | (self.to as u32) << 6
-            | (self.rounding as u32) << 8
-            | (self.ftz as u32) << 10
-            | (self.sat as u32) << 11
+            | (self.to as u32) << 7
+            | (self.rounding as u32) << 10
+            | (self.ftz as u32) << 13
+            | (self.sat as u32) << 14
+            | (self.relu as u32) << 15
+            | (self.finite as u32) << 16
     }
 
     fn unpack(bits: u32) -> Self {
-        let rounding = match bits >> 8 & 3 {
+        let rounding = match bits >> 10 & 7 {
             0 => Rounding::Nearest,
             1 => Rounding::Zero,
             2 => Rounding::Down,
-            _ => Rounding::Up,
+            3 => Rounding::Up,
+            _ => Rounding::Away,
+        };
+        let format = |at: u32| {
+            let format = Format::ALL.get((bits >> at & 7) as usize);
+            format.copied().unwrap_or(Format::F32)
         };
         Self {
             operation: Operation::ALL
                 .get(bits as usize & 15)
                 .copied()
                 .unwrap_or(Operation::Convert),
-            from: Format::ALL[bits as usize >> 4 & 3],
-            to: Format::ALL[bits as usize >> 6 & 3],
+            from: format(4),
+            to: format(7),
             rounding,
-            ftz: bits >> 10 & 1 == 1,
-            sat: bits >> 11 & 1 == 1,
+            ftz: bits >> 13 & 1 == 1,
+            sat: bits >> 14 & 1 == 1,
+            relu: bits >> 15 & 1 == 1,
+            finite: bits >> 16 & 1 == 1,
         }
     }
 }
@@ -155,8 +222,9 @@ fn unpack(bits: u64, format: Format, ftz: bool) -> Number {
     let fraction = bits & ((1 << format.fraction()) - 1);
     let exponent = (bits & format.infinity()) >> format.fraction();
     let least = 1 - format.bias() - format.fraction() as i32;
-    let kind = if exponent << format.fraction() == format.infinity() {
-        if fraction == 0 {
+    let magnitude = bits & ((1 << (format.bits() - 1)) - 1);
+    let kind = if magnitude >= format.overflow() {
+        if magnitude == format.infinity() {
             Kind::Infinity
         } else {
             Kind::Nan
@@ -213,25 +281,27 @@ fn round(
     };
     let up = match rounding {
         Rounding::Nearest => rest > half || rest == half && kept & 1 == 1,
+        Rounding::Away => rest >= half,
         Rounding::Zero => false,
         Rounding::Down => negative && rest != 0,
         Rounding::Up => !negative && rest != 0,
     };
     kept += u128::from(up);
     // A subnormal that reaches the hidden bit is the least normal number by the same sum.
-    let infinity = format.infinity() as i64;
-    let bits = if top > format.bias() {
+    let infinity = format.overflow() as i64;
+    let bits = if top > format.greatest_exponent() {
         infinity
     } else {
         (i64::from(top.max(least) - least) << fraction) + kept as i64
     };
     if bits >= infinity {
         let away = match rounding {
-            Rounding::Nearest => true,
+            Rounding::Nearest | Rounding::Away => true,
             Rounding::Zero => false,
             Rounding::Down => negative,
             Rounding::Up => !negative,
         };
+        let away = away && format != Format::E4m3;
         return sign | (infinity - i64::from(!away)) as u64;
     }
     sign | bits as u64
@@ -294,8 +364,17 @@ fn sum(a: (bool, u128, i32), b: (bool, u128, i32), rounding: Rounding) -> (bool,
 /// Computes an operation on bit patterns; unused operands are ignored.
 pub(crate) fn compute(code: u32, a: u64, b: u64, c: u64) -> u64 {
     let code = Code::unpack(code);
-    let result = raw(code, a, b, c);
-    let mut result = result;
+    // A tf32 lies in the upper bits of a single.
+    let a = if code.from == Format::Tf32 {
+        a >> 13
+    } else {
+        a
+    };
+    let mut result = raw(code, a, b, c);
+    let sign_bit = 1 << (code.to.bits() - 1);
+    if code.finite && code.to != Format::E4m3 && result & !sign_bit == code.to.infinity() {
+        result -= 1;
+    }
     if code.ftz {
         let sign = 1 << (code.to.bits() - 1);
         if result & code.to.infinity() == 0 {
@@ -308,7 +387,16 @@ pub(crate) fn compute(code: u32, a: u64, b: u64, c: u64) -> u64 {
         let nan = result & !(1 << (code.to.bits() - 1)) > code.to.infinity();
         result = if sign || nan { 0 } else { result.min(one) };
     }
-    result
+    if code.relu && result & sign_bit != 0 {
+        result = 0;
+    }
+    if code.to == Format::Tf32 {
+        // The canonical NaN is that of singles.
+        let nan = result == Format::Tf32.nan();
+        result << 13 | if nan { 0x1fff } else { 0 }
+    } else {
+        result
+    }
 }
 
 fn raw(code: Code, a: u64, b: u64, c: u64) -> u64 {
@@ -328,7 +416,10 @@ fn raw(code: Code, a: u64, b: u64, c: u64) -> u64 {
     );
     let pack = |negative: bool, kind: Kind| match kind {
         Kind::Nan => to.nan(),
-        Kind::Infinity => u64::from(negative) << (to.bits() - 1) | to.infinity(),
+        Kind::Infinity => {
+            let greatest = to.overflow() - u64::from(to == Format::E4m3);
+            u64::from(negative) << (to.bits() - 1) | greatest
+        }
         Kind::Finite {
             magnitude,
             exponent,
@@ -507,14 +598,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn op(operation: Operation, format: Format, rounding: Rounding, args: [u64; 3]) -> u64 {
-        let code = Code {
-            operation,
-            from: format,
-            to: format,
-            rounding,
-            ftz: false,
-            sat: false,
-        };
+        let code = Code::new(operation, format, rounding);
         compute(code.bits(), args[0], args[1], args[2])
     }
 
@@ -584,12 +668,12 @@ mod tests {
             }
             prop_assert!(same64(nearest(Operation::Fma, Format::F64, bits), x.mul_add(y, z)), "{x} {y} {z}");
             prop_assert!(same64(nearest(Operation::Sqrt, Format::F64, bits), x.sqrt()), "{x}");
-            let narrow = Code { operation: Operation::Convert, from: Format::F64, to: Format::F32, rounding: Rounding::Nearest, ftz: false, sat: false };
+            let narrow = Code::convert(Format::F64, Format::F32, Rounding::Nearest);
             prop_assert!(same32(compute(narrow.bits(), bits[0], 0, 0), x as f32));
         }
 
         #[test]
-        fn no_code_and_no_bits_make_it_panic(code in 0_u32..1 << 12, a in any::<u64>(), b in any::<u64>(), c in any::<u64>()) {
+        fn no_code_and_no_bits_make_it_panic(code in 0_u32..1 << 17, a in any::<u64>(), b in any::<u64>(), c in any::<u64>()) {
             let small = |bits: u64| bits >> 48;
             compute(code, a, b, c);
             compute(code, small(a), small(b), small(c));
@@ -599,7 +683,7 @@ mod tests {
         #[test]
         fn integers_become_the_hosts_floats(v in any::<i64>()) {
             let of = |operation, to| {
-                let code = Code { operation, from: to, to, rounding: Rounding::Nearest, ftz: false, sat: false };
+                let code = Code::new(operation, to, Rounding::Nearest);
                 compute(code.bits(), v.cast_unsigned(), 0, 0)
             };
             prop_assert!(same32(of(Operation::FromSigned, Format::F32), v as f32));
@@ -653,14 +737,7 @@ mod tests {
     #[test]
     fn halves_convert_to_the_nearest_of_all() {
         let convert = |from, to, bits| {
-            let code = Code {
-                operation: Operation::Convert,
-                from,
-                to,
-                rounding: Rounding::Nearest,
-                ftz: false,
-                sat: false,
-            };
+            let code = Code::convert(from, to, Rounding::Nearest);
             compute(code.bits(), bits, 0, 0)
         };
         // All finite positive halves, and the overflow threshold's neighbour.
@@ -719,12 +796,9 @@ mod tests {
     fn flushing_and_saturating() {
         let f = |a: f32, b: f32| {
             let code = Code {
-                operation: Operation::Mul,
-                from: Format::F32,
-                to: Format::F32,
-                rounding: Rounding::Zero,
                 ftz: true,
                 sat: true,
+                ..Code::new(Operation::Mul, Format::F32, Rounding::Zero)
             };
             f32::from_bits(compute(
                 code.bits(),

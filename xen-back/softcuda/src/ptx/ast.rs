@@ -25,6 +25,11 @@ pub enum Type {
     Bf16x2,
     F32,
     F64,
+    U16x2,
+    S16x2,
+    E4m3x2,
+    E5m2x2,
+    Tf32,
 }
 
 impl Type {
@@ -51,6 +56,11 @@ impl Type {
             "bf16x2" => Self::Bf16x2,
             "f32" => Self::F32,
             "f64" => Self::F64,
+            "u16x2" => Self::U16x2,
+            "s16x2" => Self::S16x2,
+            "e4m3x2" => Self::E4m3x2,
+            "e5m2x2" => Self::E5m2x2,
+            "tf32" => Self::Tf32,
             _ => return None,
         })
     }
@@ -59,8 +69,22 @@ impl Type {
     pub const fn bytes(self) -> u32 {
         match self {
             Self::Pred | Self::B8 | Self::U8 | Self::S8 => 1,
-            Self::B16 | Self::U16 | Self::S16 | Self::F16 | Self::Bf16 => 2,
-            Self::B32 | Self::U32 | Self::S32 | Self::F16x2 | Self::Bf16x2 | Self::F32 => 4,
+            Self::B16
+            | Self::U16
+            | Self::S16
+            | Self::F16
+            | Self::Bf16
+            | Self::E4m3x2
+            | Self::E5m2x2 => 2,
+            Self::B32
+            | Self::U32
+            | Self::S32
+            | Self::F16x2
+            | Self::Bf16x2
+            | Self::U16x2
+            | Self::S16x2
+            | Self::Tf32
+            | Self::F32 => 4,
             Self::B64 | Self::U64 | Self::S64 | Self::F64 => 8,
             Self::B128 => 16,
         }
@@ -87,6 +111,25 @@ impl Type {
     /// `.s*` and `.u*`.
     pub const fn is_integer(self) -> bool {
         self.is_signed() || self.is_unsigned()
+    }
+
+    /// Of a pair of 16-bit values, their type.
+    pub const fn lane(self) -> Option<Self> {
+        match self {
+            Self::F16x2 => Some(Self::F16),
+            Self::Bf16x2 => Some(Self::Bf16),
+            Self::U16x2 => Some(Self::U16),
+            Self::S16x2 => Some(Self::S16),
+            _ => None,
+        }
+    }
+
+    /// Whether variables and registers can have it: formats that only instructions know are words to them.
+    pub const fn is_declarable(self) -> bool {
+        !matches!(
+            self,
+            Self::U16x2 | Self::S16x2 | Self::E4m3x2 | Self::E5m2x2 | Self::Tf32
+        )
     }
 
     /// `.b8` to `.b128`.
@@ -165,6 +208,15 @@ pub enum Operand {
     Reg(Reg),
     /// `!%p`
     Not(Reg),
+    /// `-%r.h1`: a part of a word, its negative, or both, as video instructions take them.
+    Part {
+        /// The register.
+        reg: Reg,
+        /// With a minus sign.
+        negated: bool,
+        /// What follows the dot; empty for all of it.
+        selector: String,
+    },
     /// `%p|%q`; a sink is `None`.
     Pair(Option<Reg>, Option<Reg>),
     /// `_`

@@ -54,6 +54,8 @@ enum Local {
     Reg(Reg),
     /// `%r<18>`: registers %r0 to %r17 of a type.
     Range(Type, u64),
+    /// `.v4 .f32 %v`: so many registers from one on.
+    Vector(Reg, u32),
     Symbol(Symbol),
 }
 
@@ -342,6 +344,7 @@ impl<'a> Parser<'a> {
                 }
                 Token::Dot(word) => {
                     let found = Type::named(word)
+                        .filter(|ty| ty.is_declarable())
                         .ok_or_else(|| PtxError::unsupported(line, format!("type .{word}")))?;
                     ty = Some(found);
                     self.advance();
@@ -927,22 +930,33 @@ impl<'a> Parser<'a> {
     fn registers(&mut self, line: u32, scopes: &mut Scopes<'a>) -> Result<(), PtxError> {
         let mut declaration = self.declaration()?;
         loop {
-            if declaration.vector != 1 || declaration.count != 1 {
+            let vector = declaration.vector as u32;
+            if vector > 4 || declaration.count != 1 || vector > 1 && declaration.range.is_some() {
                 return Err(PtxError::unsupported(
                     line,
-                    "registers that are vectors or arrays",
+                    "registers that are arrays or ranges of vectors",
                 ));
             }
             let local = match declaration.range {
                 Some(count) => Local::Range(declaration.ty, count),
-                None => Local::Reg(scopes.register(declaration.ty)),
+                None => {
+                    let first = scopes.register(declaration.ty);
+                    for _ in 1..vector {
+                        scopes.register(declaration.ty);
+                    }
+                    if vector > 1 {
+                        Local::Vector(first, vector)
+                    } else {
+                        Local::Reg(first)
+                    }
+                }
             };
             scopes.declare(declaration.name, local);
             if !self.accept(b',') {
                 return self.expect(b';');
             }
             let name = self.name()?;
-            declaration = self.dimensions(name, line, declaration.ty, None, 1)?;
+            declaration = self.dimensions(name, line, declaration.ty, None, declaration.vector)?;
         }
     }
 
@@ -1018,6 +1032,26 @@ impl<'a> Parser<'a> {
                     _ => Err(PtxError::invalid(line, format!("{name} is no register"))),
                 }
             }
+            Token::Mark(b'-')
+                if matches!(self.peek_at(1), Token::Name(name)
+                    if matches!(self.find(name, scopes), Some(Local::Reg(_)))) =>
+            {
+                self.advance();
+                let name = self.name()?;
+                match self.named(name, line, scopes)? {
+                    Operand::Reg(reg) => Ok(Operand::Part {
+                        reg,
+                        negated: true,
+                        selector: String::new(),
+                    }),
+                    Operand::Part { reg, selector, .. } => Ok(Operand::Part {
+                        reg,
+                        negated: true,
+                        selector,
+                    }),
+                    _ => Err(PtxError::invalid(line, format!("-{name} is no operand"))),
+                }
+            }
             Token::Name(name) if name != "WARP_SZ" => {
                 self.advance();
                 self.named(name, line, scopes)
@@ -1053,7 +1087,35 @@ impl<'a> Parser<'a> {
             ));
         }
         match found {
-            Some(Local::Reg(reg)) => Ok(Operand::Reg(reg)),
+            Some(Local::Reg(reg)) => match self.peek() {
+                Token::Dot(selector) => {
+                    self.advance();
+                    Ok(Operand::Part {
+                        reg,
+                        negated: false,
+                        selector: selector.to_owned(),
+                    })
+                }
+                _ => Ok(Operand::Reg(reg)),
+            },
+            Some(Local::Vector(first, count)) => {
+                let element = |index: u32| Reg(first.0 + index);
+                let Token::Dot(component) = self.peek() else {
+                    let elements = (0..count).map(|index| Operand::Reg(element(index)));
+                    return Ok(Operand::Vector(elements.collect()));
+                };
+                self.advance();
+                let index = ["x", "y", "z", "w"]
+                    .iter()
+                    .zip(["r", "g", "b", "a"])
+                    .position(|(place, colour)| *place == component || colour == component)
+                    .map(|index| index as u32)
+                    .filter(|index| *index < count)
+                    .ok_or_else(|| {
+                        PtxError::invalid(line, format!("{name} has no element .{component}"))
+                    })?;
+                Ok(Operand::Reg(element(index)))
+            }
             Some(Local::Symbol(symbol)) => {
                 let offset = match self.peek() {
                     Token::Mark(b'+' | b'-') => self.integer()?,
