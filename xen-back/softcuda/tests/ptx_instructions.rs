@@ -1235,15 +1235,12 @@ fn halves_round_once() {
     ];
     let got: Vec<u16> = map("fma.rn.bf16 %d, %a, %b, %c;", ["b16"; 4], &ties);
     assert_eq!(got, [0x3fc2, 0x3fc1, 0x3fc2]);
-    let got: Vec<u16> = map(
-        "fma.rn.relu.f16 %d, %a, %b, %c;",
-        ["b16"; 4],
-        &[
-            (0x3c00, 0xbc00, 0u16),
-            (0x3c00, 0x3c00, 0),
-            (0x7e01, 0x3c00, 0),
-        ],
-    );
+    let some: [(u16, u16, u16); 3] = [
+        (0x3c00, 0xbc00, 0),
+        (0x3c00, 0x3c00, 0),
+        (0x7e01, 0x3c00, 0),
+    ];
+    let got: Vec<u16> = map("fma.rn.relu.f16 %d, %a, %b, %c;", ["b16"; 4], &some);
     assert_eq!(got, [0, 0x3c00, 0x7fff]);
 }
 
