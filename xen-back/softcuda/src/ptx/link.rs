@@ -374,6 +374,7 @@ impl Meanings {
                 }
             }
             Operand::Reg(_)
+            | Operand::Part { .. }
             | Operand::Not(_)
             | Operand::Pair(..)
             | Operand::Sink
