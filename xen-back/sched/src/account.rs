@@ -1,0 +1,60 @@
+//! What each domain used: device time, kernels and copies apart, and what it waited. Bookkeeping only: it must
+//! never decide anything, and time counted here is measured, never estimated.
+
+use crate::Nanos;
+
+/// What a domain has had of a device so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Device time of its kernels.
+    pub kernels: Nanos,
+    /// Time of the copy engines.
+    pub copies: Nanos,
+    /// Kernels launched.
+    pub launches: u64,
+    /// Bytes copied.
+    pub bytes: u64,
+    /// Time in which it had work waiting and none on the device.
+    pub waited: Nanos,
+    /// Turns it was given.
+    pub turns: u64,
+}
+
+/// Device time as it is handed out: work of several domains may overlap on the device, but no moment of it
+/// is counted twice.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timeline {
+    /// All before this moment is attributed.
+    attributed: Nanos,
+    /// Time in which the device had work.
+    pub busy: Nanos,
+}
+
+impl Timeline {
+    /// Attributes a piece of work that was on the device from `start` to `end`: the part of that time which
+    /// work that ended earlier has not been charged for. Pieces are given in the order in which they ended.
+    pub fn attribute(&mut self, start: Nanos, end: Nanos) -> Nanos {
+        let from = start.max(self.attributed);
+        let used = end.saturating_sub(from);
+        self.attributed = self.attributed.max(end);
+        self.busy += used;
+        used
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlapping_work_is_counted_once() {
+        let mut timeline = Timeline::default();
+        assert_eq!(timeline.attribute(0, 10), 10);
+        // On the device since 2, but the first had it until 10.
+        assert_eq!(timeline.attribute(2, 15), 5);
+        assert_eq!(timeline.attribute(20, 25), 5);
+        // Ended when all was already attributed.
+        assert_eq!(timeline.attribute(3, 25), 0);
+        assert_eq!(timeline.busy, 20);
+    }
+}

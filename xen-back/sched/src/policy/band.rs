@@ -1,0 +1,212 @@
+//! Gdev's BAND, and the CREDIT that it improves on. Domains stand in one queue and the first with work goes on;
+//! who has used up its budget goes to the end. Budgets are device time, given out anew each period.
+//! (Kato, McThrow, Maltzahn, Brandt: Gdev, USENIX ATC 2012.)
+
+use std::collections::BTreeSet;
+
+use super::{Pick, Policy, PolicyKind, Table};
+use crate::{DomainId, MICROSECOND, MILLISECOND, Nanos, SECOND, Share};
+
+/// How often budgets are given out; what is left beyond as much on either side is forgotten.
+const PERIOD: Nanos = 30 * MILLISECOND;
+/// The wait for a domain with short kernels.
+const WAIT: Nanos = 500 * MICROSECOND;
+/// Over how long use of the device is looked at.
+const WINDOW: Nanos = SECOND;
+
+/// BAND and CREDIT.
+///
+/// CREDIT sends whoever has no budget left to the end of the queue. BAND does so only if it has also had more
+/// of the device than its bandwidth; and before letting on another that has, it waits up to 500 µs for the
+/// one that was on last, whose kernels may be short.
+#[derive(Debug)]
+pub struct Band {
+    looks_at_use: bool,
+    domains: Table<State>,
+    weights: u64,
+    /// Ready domains by their place in the queue.
+    ready: BTreeSet<(u64, DomainId)>,
+    tail: u64,
+    current: Option<DomainId>,
+    /// Until when the current one is waited for.
+    waiting: Option<Nanos>,
+}
+
+#[derive(Debug)]
+struct State {
+    weight: u32,
+    place: u64,
+    ready: bool,
+    /// Device time that it may still use, as of `period`.
+    budget: i64,
+    period: u64,
+    used: Nanos,
+    window: u64,
+    window_start: Nanos,
+}
+
+impl State {
+    fn bandwidth(&self, weights: u64) -> f64 {
+        f64::from(self.weight) / weights.max(1) as f64
+    }
+
+    /// Gives out the budgets of the periods since.
+    fn refill(&mut self, now: Nanos, weights: u64) {
+        let period = now / PERIOD;
+        let periods = period.saturating_sub(self.period);
+        self.period = period;
+        let each = (PERIOD as f64 * self.bandwidth(weights)) as i64;
+        let limit = PERIOD as i64;
+        // Beyond a hundred periods any budget has been forgotten anyway.
+        for _ in 0..periods.min(100) {
+            self.budget += each;
+            if self.budget.abs() > limit {
+                self.budget = 0;
+            }
+        }
+        let window = now / WINDOW;
+        if window != self.window {
+            (self.window, self.window_start, self.used) = (window, now, 0);
+        }
+    }
+
+    fn over(&self, now: Nanos, weights: u64) -> bool {
+        let elapsed = now.saturating_sub(self.window_start);
+        self.used as f64 > elapsed as f64 * self.bandwidth(weights)
+    }
+}
+
+impl Band {
+    /// Gdev's BAND.
+    pub fn band() -> Self {
+        Self::new(true)
+    }
+
+    /// Gdev's CREDIT.
+    pub fn credit() -> Self {
+        Self::new(false)
+    }
+
+    fn new(looks_at_use: bool) -> Self {
+        Self {
+            looks_at_use,
+            domains: Table::default(),
+            weights: 0,
+            ready: BTreeSet::new(),
+            tail: 0,
+            current: None,
+            waiting: None,
+        }
+    }
+
+    fn to_tail(&mut self, id: DomainId) {
+        self.tail += 1;
+        if let Some(state) = self.domains.get_mut(id) {
+            let old = std::mem::replace(&mut state.place, self.tail);
+            if self.ready.remove(&(old, id)) {
+                self.ready.insert((self.tail, id));
+            }
+        }
+    }
+}
+
+impl Policy for Band {
+    fn kind(&self) -> PolicyKind {
+        match self.looks_at_use {
+            true => PolicyKind::Band,
+            false => PolicyKind::GdevCredit,
+        }
+    }
+
+    fn insert(&mut self, now: Nanos, id: DomainId, share: Share) {
+        self.remove(now, id);
+        self.tail += 1;
+        self.weights += u64::from(share.weight);
+        let state = State {
+            weight: share.weight,
+            place: self.tail,
+            ready: false,
+            budget: 0,
+            period: now / PERIOD,
+            used: 0,
+            window: now / WINDOW,
+            window_start: now,
+        };
+        self.domains.insert(id, state);
+    }
+
+    fn update(&mut self, _now: Nanos, id: DomainId, share: Share) {
+        if let Some(state) = self.domains.get_mut(id) {
+            self.weights = self.weights - u64::from(state.weight) + u64::from(share.weight);
+            state.weight = share.weight;
+        }
+    }
+
+    fn remove(&mut self, _now: Nanos, id: DomainId) {
+        if let Some(state) = self.domains.remove(id) {
+            self.weights -= u64::from(state.weight);
+            self.ready.remove(&(state.place, id));
+        }
+        if self.current == Some(id) {
+            self.current = None;
+        }
+    }
+
+    fn ready(&mut self, _now: Nanos, id: DomainId) {
+        if let Some(state) = self.domains.get_mut(id) {
+            state.ready = true;
+            self.ready.insert((state.place, id));
+        }
+    }
+
+    fn unready(&mut self, _now: Nanos, id: DomainId) {
+        if let Some(state) = self.domains.get_mut(id) {
+            state.ready = false;
+            self.ready.remove(&(state.place, id));
+        }
+    }
+
+    fn pick(&mut self, now: Nanos, _idle: bool) -> Pick {
+        let weights = self.weights;
+        let Some(&(_, id)) = self.ready.first() else {
+            return Pick::Nobody;
+        };
+        let over = self.domains.get_mut(id).is_some_and(|state| {
+            state.refill(now, weights);
+            state.over(now, weights)
+        });
+        let other = self
+            .current
+            .filter(|current| *current != id && self.looks_at_use && over);
+        let away = other
+            .and_then(|current| self.domains.get(current))
+            .is_some_and(|state| !state.ready);
+        if away {
+            let until = *self.waiting.get_or_insert(now + WAIT);
+            if now < until {
+                return Pick::Wait { until };
+            }
+        }
+        self.waiting = None;
+        Pick::Run { id, turn: 0 }
+    }
+
+    fn granted(&mut self, _now: Nanos, id: DomainId, _estimate: Nanos, _pieces: u32) {
+        self.current = Some(id);
+        self.waiting = None;
+    }
+
+    fn charged(&mut self, now: Nanos, id: DomainId, _estimate: Nanos, used: Nanos) {
+        let weights = self.weights;
+        let looks_at_use = self.looks_at_use;
+        let Some(state) = self.domains.get_mut(id) else {
+            return;
+        };
+        state.refill(now, weights);
+        state.budget = state.budget.saturating_sub_unsigned(used);
+        state.used += used;
+        if state.budget < 0 && (!looks_at_use || state.over(now, weights)) {
+            self.to_tail(id);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Slices in rounds: every ready domain once a round, those with most credits first, each for a slice of time in
+//! proportion to its credits. The slice is time on the clock, as Pegasus' polling threads have it, not device
+//! time: a kernel that runs beyond the slice is not paid back. That is these policies' known fault.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
+use super::{Pick, Policy, PolicyKind, Table};
+use crate::{CpuState, DEFAULT_WEIGHT, DomainId, MILLISECOND, Nanos, SECOND, Share};
+
+/// The clock tick of Xen's credit scheduler, which Pegasus aligns slices with.
+const TICK: Nanos = 10 * MILLISECOND;
+/// Most ticks of a slice.
+const MOST_TICKS: f64 = 50.0;
+/// Over how long feedback looks at what was achieved.
+const WINDOW: Nanos = SECOND;
+/// How strongly it corrects.
+const GAIN: f64 = 0.5;
+
+/// What a domain's credits are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entitlement {
+    /// One each.
+    Equal,
+    /// Its weight on the accelerator.
+    Weight,
+    /// Its weight under the hypervisor's scheduler; until that is known, its weight on the accelerator.
+    Hypervisor,
+    /// Its weight, corrected by what it achieved.
+    Feedback,
+}
+
+/// GViM's and Pegasus' RR, AccC, XC and SLAF.
+///
+/// With X a domain's credits and X_min the least of all, a slice has X / X_min ticks. SLAF multiplies that,
+/// window by window, by 1 + k (target − achieved) / target, between 1 and 50 ticks.
+#[derive(Debug)]
+pub struct Rounds {
+    entitlement: Entitlement,
+    domains: Table<State>,
+    /// Credits of all domains, for the least.
+    credits: BTreeSet<(u32, DomainId)>,
+    /// Ready domains that have not had their slice in this round, those with most credits first.
+    round: BTreeSet<(Reverse<u32>, DomainId)>,
+    /// Ready domains that wait for the next round.
+    next: BTreeSet<(Reverse<u32>, DomainId)>,
+    /// Whose slice it is, and until when.
+    current: Option<(DomainId, Nanos)>,
+    window_since: Nanos,
+}
+
+#[derive(Debug)]
+struct State {
+    weight: u32,
+    hypervisor: Option<u32>,
+    credits: u32,
+    ready: bool,
+    /// Device time used in this window.
+    used: Nanos,
+    /// What feedback makes of its slice.
+    factor: f64,
+}
+
+impl Rounds {
+    /// A policy with these credits.
+    pub fn new(entitlement: Entitlement) -> Self {
+        Self {
+            entitlement,
+            domains: Table::default(),
+            credits: BTreeSet::new(),
+            round: BTreeSet::new(),
+            next: BTreeSet::new(),
+            current: None,
+            window_since: 0,
+        }
+    }
+
+    fn set(&mut self, id: DomainId, change: impl FnOnce(&mut State)) {
+        let entitlement = self.entitlement;
+        let Some(state) = self.domains.get_mut(id) else {
+            return;
+        };
+        let old = state.credits;
+        change(state);
+        let credits = match entitlement {
+            Entitlement::Equal => 1,
+            Entitlement::Weight | Entitlement::Feedback => state.weight,
+            Entitlement::Hypervisor => state.hypervisor.unwrap_or(state.weight),
+        };
+        state.credits = credits.max(1);
+        self.credits.remove(&(old, id));
+        self.credits.insert((state.credits, id));
+        for set in [&mut self.round, &mut self.next] {
+            if set.remove(&(Reverse(old), id)) {
+                set.insert((Reverse(state.credits), id));
+            }
+        }
+    }
+
+    fn slice(&self, id: DomainId) -> Nanos {
+        let least = self.credits.first().map_or(1, |&(credits, _)| credits);
+        let ticks = self.domains.get(id).map_or(1.0, |state| {
+            f64::from(state.credits) / f64::from(least) * state.factor
+        });
+        (ticks.clamp(1.0, MOST_TICKS) * TICK as f64) as Nanos
+    }
+
+    /// Corrects slices at a window's end by what was achieved in it.
+    fn feed_back(&mut self, now: Nanos) {
+        if self.entitlement != Entitlement::Feedback || now < self.window_since + WINDOW {
+            return;
+        }
+        self.window_since = now;
+        let used: Nanos = self.domains.iter().map(|(_, state)| state.used).sum();
+        let active = |state: &State| state.ready || state.used > 0;
+        let weights: u64 = self
+            .domains
+            .iter()
+            .filter(|(_, state)| active(state))
+            .map(|(_, state)| u64::from(state.weight))
+            .sum();
+        for state in self.domains.values_mut() {
+            if used > 0 && active(state) {
+                let target = f64::from(state.weight) / weights.max(1) as f64;
+                let achieved = state.used as f64 / used as f64;
+                let error = (target - achieved) / target;
+                state.factor = (state.factor * (1.0 + GAIN * error)).clamp(0.1, MOST_TICKS);
+            }
+            state.used = 0;
+        }
+    }
+}
+
+impl Policy for Rounds {
+    fn kind(&self) -> PolicyKind {
+        match self.entitlement {
+            Entitlement::Equal => PolicyKind::Rr,
+            Entitlement::Weight => PolicyKind::Credit,
+            Entitlement::Hypervisor => PolicyKind::XenCredit,
+            Entitlement::Feedback => PolicyKind::SlaFeedback,
+        }
+    }
+
+    fn insert(&mut self, now: Nanos, id: DomainId, share: Share) {
+        self.remove(now, id);
+        let state = State {
+            weight: share.weight,
+            hypervisor: None,
+            credits: DEFAULT_WEIGHT,
+            ready: false,
+            used: 0,
+            factor: 1.0,
+        };
+        self.domains.insert(id, state);
+        self.set(id, |_| ());
+    }
+
+    fn update(&mut self, _now: Nanos, id: DomainId, share: Share) {
+        self.set(id, |state| state.weight = share.weight);
+    }
+
+    fn cpu(&mut self, _now: Nanos, id: DomainId, cpu: CpuState) {
+        self.set(id, |state| state.hypervisor = Some(cpu.weight));
+    }
+
+    fn remove(&mut self, now: Nanos, id: DomainId) {
+        self.unready(now, id);
+        if let Some(state) = self.domains.remove(id) {
+            self.credits.remove(&(state.credits, id));
+        }
+    }
+
+    fn ready(&mut self, _now: Nanos, id: DomainId) {
+        let Some(state) = self.domains.get_mut(id) else {
+            return;
+        };
+        state.ready = true;
+        // Whoever comes back within its slice goes on with it.
+        if self.current.is_none_or(|(current, _)| current != id) {
+            self.next.insert((Reverse(state.credits), id));
+        }
+    }
+
+    fn unready(&mut self, _now: Nanos, id: DomainId) {
+        let Some(state) = self.domains.get_mut(id) else {
+            return;
+        };
+        state.ready = false;
+        self.round.remove(&(Reverse(state.credits), id));
+        self.next.remove(&(Reverse(state.credits), id));
+    }
+
+    fn pick(&mut self, now: Nanos, _idle: bool) -> Pick {
+        self.feed_back(now);
+        if let Some((id, until)) = self.current {
+            let ready = self.domains.get(id).is_some_and(|state| state.ready);
+            if ready && now < until {
+                return Pick::Run { id, turn: 0 };
+            }
+            // Its slice is over, or somebody else can use the rest of it.
+            let others = !self.round.is_empty() || !self.next.is_empty();
+            if !ready && now < until && !others {
+                return Pick::Nobody;
+            }
+            self.current = None;
+            if let Some(state) = self.domains.get(id)
+                && ready
+            {
+                self.next.insert((Reverse(state.credits), id));
+            }
+        }
+        if self.round.is_empty() {
+            self.round = std::mem::take(&mut self.next);
+        }
+        match self.round.pop_first() {
+            Some((_, id)) => {
+                self.current = Some((id, now + self.slice(id)));
+                Pick::Run { id, turn: 0 }
+            }
+            None => Pick::Nobody,
+        }
+    }
+
+    fn granted(&mut self, _now: Nanos, _id: DomainId, _estimate: Nanos, _pieces: u32) {}
+
+    fn charged(&mut self, _now: Nanos, id: DomainId, _estimate: Nanos, used: Nanos) {
+        if let Some(state) = self.domains.get_mut(id) {
+            state.used += used;
+        }
+    }
+}
