@@ -161,6 +161,8 @@ impl Kernel {
             params: &self.params,
             memory,
             textures: Some(&context.textures),
+            cooperative: None,
+            runtime: None,
         };
         if let Err(fault) = with_default_modes(|| self.function.program.launch(&launch)) {
             tracing::error!(%fault, "kernel failed");
@@ -176,6 +178,7 @@ pub fn fault_code(fault: &Fault) -> CuResult {
         Fault::IllegalAddress { .. } => CuResult::ILLEGAL_ADDRESS,
         Fault::MisalignedAddress { .. } => CuResult::MISALIGNED_ADDRESS,
         Fault::Assert { .. } => CuResult::ASSERT,
+        Fault::Timeout { .. } => CuResult::LAUNCH_TIMEOUT,
         Fault::Trap(_) | Fault::BarrierDeadlock { .. } | Fault::StackOverflow(_) => {
             CuResult::LAUNCH_FAILED
         }

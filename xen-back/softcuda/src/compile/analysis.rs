@@ -109,9 +109,17 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    pub(super) fn new(body: &Body<'_>, call_waits: impl Fn(&Instruction<'_>) -> bool) -> Self {
+    /// `yields` are instructions that begin a block whatever stands before them.
+    pub(super) fn new(
+        body: &Body<'_>,
+        call_waits: impl Fn(&Instruction<'_>) -> bool,
+        yields: &[usize],
+    ) -> Self {
         let length = body.code.len();
         let mut leads = vec![false; length + 1];
+        for &at in yields {
+            leads[at] = true;
+        }
         for &target in &body.targets {
             if let Some(lead) = leads.get_mut(target as usize) {
                 *lead = true;
@@ -156,6 +164,95 @@ impl Flow {
             flow.successors.push(successors);
         }
         flow
+    }
+}
+
+/// Whether the instruction may see what other threads or the host did meanwhile: a loop of such
+/// instructions may be waiting for them.
+pub(super) fn observes(instruction: &Instruction<'_>, is_read: impl Fn(Reg) -> bool) -> bool {
+    match instruction.opcode {
+        "ld" => instruction
+            .modifiers
+            .iter()
+            .any(|word| matches!(*word, "volatile" | "relaxed" | "acquire" | "mmio")),
+        "atom" => matches!(instruction.operands.first(), Some(Operand::Reg(to)) if is_read(*to)),
+        "mbarrier" => instruction
+            .modifiers
+            .iter()
+            .any(|word| matches!(*word, "test_wait" | "try_wait")),
+        // A plain load after a fence sees new values as well.
+        "membar" | "fence" | "nanosleep" => true,
+        _ => false,
+    }
+}
+
+/// Registers that some instruction reads.
+pub(super) fn read_registers(body: &Body<'_>) -> Registers {
+    let mut read = Registers::new(body.registers.len());
+    for instruction in &body.code {
+        registers(instruction, |reg, written| {
+            if !written {
+                read.insert(reg);
+            }
+        });
+    }
+    read
+}
+
+impl Flow {
+    /// Per block, whether the code can come back to it: Tarjan's strongly connected components,
+    /// without recursion, since texts are hostile.
+    pub(super) fn in_loops(&self) -> Vec<bool> {
+        const UNSEEN: usize = usize::MAX;
+        let count = self.blocks.len();
+        let mut order = vec![UNSEEN; count];
+        let mut lowest = vec![UNSEEN; count];
+        let mut open = vec![false; count];
+        let mut result = vec![false; count];
+        let (mut component, mut path, mut seen) = (Vec::new(), Vec::new(), 0);
+        for root in 0..count {
+            if order[root] != UNSEEN {
+                continue;
+            }
+            path.push((root, 0));
+            while let Some(&mut (block, ref mut next)) = path.last_mut() {
+                if *next == 0 {
+                    (order[block], lowest[block], open[block]) = (seen, seen, true);
+                    seen += 1;
+                    component.push(block);
+                }
+                let successor = self.successors[block].get(*next).copied();
+                *next += 1;
+                match successor {
+                    Some(to) if to >= count => {}
+                    Some(to) if order[to] == UNSEEN => path.push((to, 0)),
+                    Some(to) => {
+                        if open[to] {
+                            lowest[block] = lowest[block].min(order[to]);
+                        }
+                        result[block] |= to == block;
+                    }
+                    None => {
+                        path.pop();
+                        if let Some(&(parent, _)) = path.last() {
+                            lowest[parent] = lowest[parent].min(lowest[block]);
+                        }
+                        if lowest[block] == order[block] {
+                            let mut alone = true;
+                            while let Some(member) = component.pop() {
+                                open[member] = false;
+                                if member == block {
+                                    result[block] |= !alone;
+                                    break;
+                                }
+                                (result[member], alone) = (true, false);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        result
     }
 }
 
@@ -255,6 +352,15 @@ pub(super) struct Pause {
     pub restore: Vec<Reg>,
 }
 
+/// One point where a thread may make way for others: rarely, so that nothing is saved beforehand.
+#[derive(Debug)]
+pub(super) struct Yield {
+    /// The instruction before which it does; it begins a block.
+    pub at: usize,
+    /// What is saved there and brought back.
+    pub live: Vec<Reg>,
+}
+
 /// Everything about waiting in one function.
 #[derive(Debug, Default)]
 pub(super) struct Pauses {
@@ -262,6 +368,9 @@ pub(super) struct Pauses {
     /// Instructions that compute the shared registers, in an order in which they can be carried out.
     pub shared: Vec<usize>,
     pub pauses: Vec<Pause>,
+    /// Where a thread that may be waiting for others makes way for them now and then. They are numbered
+    /// behind the pauses.
+    pub yields: Vec<Yield>,
     /// Registers read before they are written on some path from the function's start.
     pub undefined: Vec<Reg>,
 }
@@ -303,7 +412,13 @@ fn solve(
 }
 
 impl Pauses {
-    pub(super) fn new(body: &Body<'_>, flow: &Flow, is_kernel: bool, pauses_at: &[usize]) -> Self {
+    pub(super) fn new(
+        body: &Body<'_>,
+        flow: &Flow,
+        is_kernel: bool,
+        pauses_at: &[usize],
+        yields_at: &[usize],
+    ) -> Self {
         let count = body.registers.len();
         let back_over = |range: Range<usize>, set: &mut Registers| {
             for instruction in body.code[range].iter().rev() {
@@ -328,10 +443,12 @@ impl Pauses {
             .unwrap_or_default();
         if pauses_at.is_empty() {
             let (passage, shared) = passages(body, is_kernel, &Registers::new(count));
+            let yields = yields(flow, &live_in, yields_at, &passage);
             return Self {
                 passage,
                 shared,
                 pauses: Vec::new(),
+                yields,
                 undefined,
             };
         }
@@ -358,6 +475,13 @@ impl Pauses {
             crossing.merge(&set);
         }
         let (passage, shared) = passages(body, is_kernel, &crossing);
+
+        let yields = yields(flow, &live_in, yields_at, &passage);
+        // Per block, what a yield point at its start saves.
+        let mut kept: Vec<&[Reg]> = vec![&[]; flow.blocks.len()];
+        for point in &yields {
+            kept[flow.block_of[point.at]] = &point.live;
+        }
 
         // Which of the registers saved where waiting may differ from their saved copy.
         let late = |reg: Reg| passage[reg.0 as usize] == Passage::SavedWhereWaiting;
@@ -433,6 +557,11 @@ impl Pauses {
             } else {
                 back_over(range, set);
             }
+            for &reg in kept[block] {
+                if passage[reg.0 as usize] != Passage::SavedWhereWritten {
+                    set.insert(reg);
+                }
+            }
         });
         let pauses = pauses_at
             .iter()
@@ -460,9 +589,47 @@ impl Pauses {
             passage,
             shared,
             pauses,
+            yields,
             undefined,
         }
     }
+
+    /// The instructions at which a thread stops, in the order of their numbers.
+    pub(super) fn points(&self) -> impl Iterator<Item = usize> {
+        let pauses = self.pauses.iter().map(|pause| pause.at);
+        pauses.chain(self.yields.iter().map(|point| point.at))
+    }
+
+    /// Registers that yield points need a place for.
+    pub(super) fn yield_registers(&self, count: usize) -> Registers {
+        let mut all = Registers::new(count);
+        for point in &self.yields {
+            for &reg in &point.live {
+                all.insert(reg);
+            }
+        }
+        all
+    }
+}
+
+/// The yield points with what is live at each and neither shared nor cheaper to compute again.
+fn yields(
+    flow: &Flow,
+    live_in: &[Registers],
+    yields_at: &[usize],
+    passage: &[Passage],
+) -> Vec<Yield> {
+    let live = |at: usize| -> Vec<Reg> {
+        let live = live_in.get(flow.block_of[at]);
+        live.into_iter()
+            .flat_map(Registers::iter)
+            .filter(|reg| passage[reg.0 as usize] != Passage::Shared)
+            .collect()
+    };
+    yields_at
+        .iter()
+        .map(|&at| Yield { at, live: live(at) })
+        .collect()
 }
 
 /// How often the code is looked through for shared registers.

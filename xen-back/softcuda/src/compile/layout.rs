@@ -3,17 +3,21 @@
 //! compiled side by side.
 
 use super::analysis::{self, Flow, Passage, Pauses};
-use crate::exec::MAX_SHARED_BYTES;
 use crate::exec::context::{Exchange, ThreadHeader};
+use crate::exec::{MAX_SHARED_BYTES, Options};
 use crate::ptx::PtxError;
-use crate::ptx::ast::{Body, Function, Instruction, Module, Operand, Prototype, Space, Symbol};
+use crate::ptx::ast::{
+    Body, Function, Instruction, Module, Operand, Prototype, Reg, Space, Symbol,
+};
 
 /// "Addresses" of device functions start here, 16 apart; outside every space that loads and stores see.
 pub(super) const FUNCTION_ADDRESS: i64 = 0x7_f000_0000_0000;
 /// In a function's frame: where an indirect call's entry is kept while its thread waits.
 pub(super) const CALLEE_AT: i32 = 8;
 /// A function's frame before its call area: the state and the kept entry.
-const FUNCTION_HEADER: u32 = 16;
+pub(crate) const FUNCTION_HEADER: u32 = 16;
+/// In a runtime function's frame: the number of the site that calls it.
+pub(super) const SITE_AT: i32 = 4;
 /// Frames are multiples of this, and aligned to it.
 pub(crate) const FRAME_ALIGN: u32 = 64;
 /// Bytes of frames that a thread of a module with recursion may use beyond its kernel's.
@@ -75,6 +79,10 @@ pub(super) struct FunctionLayout {
     takes_address_of: Vec<usize>,
     /// Needs the header's exchange area.
     exchanges: bool,
+    /// May see what other threads did meanwhile, itself or in a function that it calls.
+    observes: bool,
+    /// Instructions before which its threads make way for others now and then.
+    yields_at: Vec<usize>,
 }
 
 /// What a kernel needs of a block.
@@ -88,6 +96,8 @@ pub(super) struct KernelLayout {
     pub thread_bytes: u32,
     /// Bytes of `.local` variables on the deepest path.
     pub local_bytes: u32,
+    /// Threads may make way for others, here or in a function that is called.
+    pub yields: bool,
 }
 
 /// Where everything of a module lies.
@@ -98,8 +108,10 @@ pub(super) struct Layout<'a> {
     pub kernels: Vec<Option<KernelLayout>>,
     /// Some call chain has no bound known here: stacks are checked.
     pub deep: bool,
-    /// The only waiting is at `bar.sync 0` of all threads.
-    pub simple_waits: bool,
+    /// Per function, whether the only waiting is at `bar.sync 0` of all threads.
+    pub simple_waits: Vec<bool>,
+    /// How the module is compiled.
+    pub options: Options,
     pub has_fma: bool,
     pub has_rounding: bool,
 }
@@ -107,6 +119,7 @@ pub(super) struct Layout<'a> {
 impl<'a> Layout<'a> {
     pub(super) fn new(
         module: &'a Module<'a>,
+        options: Options,
         has_fma: bool,
         has_rounding: bool,
     ) -> Result<Self, PtxError> {
@@ -115,15 +128,17 @@ impl<'a> Layout<'a> {
             functions: module.functions.iter().map(mentions).collect(),
             kernels: Vec::new(),
             deep: false,
-            simple_waits: true,
+            simple_waits: Vec::new(),
+            options,
             has_fma,
             has_rounding,
         };
+        layout.find_yields();
         layout.find_waits();
+        layout.find_simple_waits();
         for (function, known) in module.functions.iter().zip(&layout.functions) {
-            let Some(body) = &function.body else { continue };
-            if known.exchanges {
-                layout.simple_waits = false;
+            if function.body.is_none() {
+                continue;
             }
             if function.is_kernel
                 && known
@@ -136,13 +151,20 @@ impl<'a> Layout<'a> {
                     "a kernel cannot be called",
                 ));
             }
-            let _ = body;
         }
         for index in 0..module.functions.len() {
             let Some(body) = &module.functions[index].body else {
+                // Functions of the runtime have a call area as all others.
+                let (_, _, end) = call_area(&module.functions[index].prototype);
+                layout.functions[index].frame.bytes = align_up(end, FRAME_ALIGN);
                 continue;
             };
-            let flow = Flow::new(body, |instruction| layout.call_waits(instruction, body));
+            let yields_at = layout.functions[index].yields_at.as_slice();
+            let flow = Flow::new(
+                body,
+                |instruction| layout.call_waits(instruction, body),
+                yields_at,
+            );
             let pauses_at: Vec<usize> = (0..body.code.len())
                 .filter(|&at| {
                     let instruction = &body.code[at];
@@ -157,8 +179,9 @@ impl<'a> Layout<'a> {
                     format!("{name} has too many branches and registers to be compiled"),
                 ));
             }
-            let pauses = Pauses::new(body, &flow, module.functions[index].is_kernel, &pauses_at);
-            let frame = layout.frame(&module.functions[index], body, &pauses)?;
+            let is_kernel = module.functions[index].is_kernel;
+            let pauses = Pauses::new(body, &flow, is_kernel, &pauses_at, yields_at);
+            let frame = layout.frame(index, &module.functions[index], body, &pauses)?;
             let known = &mut layout.functions[index];
             known.flow = flow;
             known.pauses = pauses;
@@ -182,6 +205,77 @@ impl<'a> Layout<'a> {
             layout.kernels.push(kernel);
         }
         Ok(layout)
+    }
+
+    /// Where threads make way for others: in loops, before whatever may see what others did.
+    fn find_yields(&mut self) {
+        loop {
+            let indirect = self
+                .indirect_targets()
+                .any(|target| self.functions[target].observes);
+            let mut changed = false;
+            for index in 0..self.functions.len() {
+                let function = &self.functions[index];
+                let observes = function.observes
+                    || function.calls_indirectly && indirect
+                    || function
+                        .callees
+                        .iter()
+                        .any(|&callee| self.functions[callee].observes);
+                changed |= observes != function.observes;
+                self.functions[index].observes = observes;
+            }
+            if !changed {
+                break;
+            }
+        }
+        let indirect = self
+            .indirect_targets()
+            .any(|target| self.functions[target].observes);
+        for index in 0..self.functions.len() {
+            let Some(body) = &self.module.functions[index].body else {
+                continue;
+            };
+            if !self.functions[index].observes {
+                continue;
+            }
+            let flow = Flow::new(body, |_| false, &[]);
+            let in_loops = flow.in_loops();
+            let read = analysis::read_registers(body);
+            let yields_at = (0..body.code.len()).filter(|&at| {
+                let instruction = &body.code[at];
+                let calls = instruction.opcode == "call"
+                    && match direct_callee(instruction) {
+                        Some(callee) => self.functions.get(callee).is_some_and(|f| f.observes),
+                        None => indirect,
+                    };
+                in_loops[flow.block_of[at]]
+                    && (calls || analysis::observes(instruction, |reg| read.contains(reg)))
+            });
+            let yields_at: Vec<usize> = yields_at.collect();
+            let function = &mut self.functions[index];
+            function.waits |= !yields_at.is_empty();
+            function.exchanges |= !yields_at.is_empty();
+            function.yields_at = yields_at;
+        }
+    }
+
+    /// A kernel that runs no other function that waits decides for itself; all others agree.
+    fn find_simple_waits(&mut self) {
+        let all = !self.functions.iter().any(|function| function.exchanges);
+        let indirect = self
+            .indirect_targets()
+            .any(|target| self.functions[target].waits);
+        let simple = self.functions.iter().enumerate().map(|(index, function)| {
+            let alone = self.module.functions[index].is_kernel
+                && !(function.calls_indirectly && indirect)
+                && !function
+                    .callees
+                    .iter()
+                    .any(|&callee| self.functions[callee].waits);
+            if alone { !function.exchanges } else { all }
+        });
+        self.simple_waits = simple.collect();
     }
 
     /// Functions that may wait: those with a barrier or warp instruction, and whoever calls them.
@@ -244,6 +338,7 @@ impl<'a> Layout<'a> {
 
     fn frame(
         &self,
+        index: usize,
         function: &Function<'_>,
         body: &Body<'_>,
         pauses: &Pauses,
@@ -257,7 +352,7 @@ impl<'a> Layout<'a> {
                 at += param.bytes;
             }
             frame.param_bytes = at;
-            if self.simple_waits {
+            if self.simple_waits[index] {
                 std::mem::offset_of!(ThreadHeader, exchange) as u32
             } else {
                 (std::mem::offset_of!(ThreadHeader, exchange) + size_of::<Exchange>()) as u32
@@ -268,10 +363,16 @@ impl<'a> Layout<'a> {
             frame.params = params;
             end
         };
+        let at_yields = pauses.yield_registers(body.registers.len());
         for (index, passage) in pauses.passage.iter().enumerate() {
             let bytes = body.registers[index].bytes();
             frame.saved.push(match passage {
                 Passage::SavedWhereWritten | Passage::SavedWhereWaiting => {
+                    let at = align_up(end, bytes);
+                    end = at + bytes;
+                    Some(at)
+                }
+                Passage::None if at_yields.contains(Reg(index as u32)) => {
                     let at = align_up(end, bytes);
                     end = at + bytes;
                     Some(at)
@@ -347,8 +448,10 @@ impl<'a> Layout<'a> {
                 pending.extend(self.indirect_targets());
             }
         }
+        let yields = |(at, &is): (usize, &bool)| is && !self.functions[at].yields_at.is_empty();
         let mut layout = KernelLayout {
             shared: vec![None; self.module.variables.len()],
+            yields: reached.iter().enumerate().any(yields),
             ..Default::default()
         };
         let mut end = 0_u64;
@@ -494,7 +597,9 @@ fn mentions(function: &Function<'_>) -> FunctionLayout {
     let Some(body) = &function.body else {
         return known;
     };
+    let read = analysis::read_registers(body);
     for instruction in &body.code {
+        known.observes |= analysis::observes(instruction, |reg| read.contains(reg));
         if instruction.opcode == "call" {
             match direct_callee(instruction) {
                 Some(callee) => known.callees.push(callee),

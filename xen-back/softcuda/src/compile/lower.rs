@@ -22,10 +22,11 @@ use super::form::Form;
 use super::grammar;
 use super::layout::{FrameLayout, Layout};
 use crate::exec::context::{
-    BlockContext, DONE, ENDED, EXIT, Exchange, FAULT, RawFault, Site, SiteKind, ThreadHeader,
-    WAITING, YIELD,
+    BlockContext, DONE, ENDED, EXIT, Exchange, FAULT, RawFault, Site, SiteKind, TURNS,
+    ThreadHeader, WAITING, YIELD, wait,
 };
 use crate::exec::helpers::Helper;
+use crate::exec::runtime;
 use crate::ptx::PtxError;
 use crate::ptx::ast::{
     Base, Body, Function, Guard, Instruction, Operand, Reg, Space, Symbol, Type,
@@ -189,7 +190,8 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         let memory = region(&mut b, 2, "memory");
         let trusted = MemFlagsData::trusted();
         let blocks = (0..=flow.blocks.len()).map(|_| b.create_block()).collect();
-        let resume_blocks = pauses.pauses.iter().map(|_| b.create_block()).collect();
+        let resume_points = pauses.pauses.len() + pauses.yields.len();
+        let resume_blocks: Vec<Block> = (0..resume_points).map(|_| b.create_block()).collect();
         let (fault, leave, exit, stop) = (
             b.create_block(),
             b.create_block(),
@@ -258,7 +260,7 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         } else {
             None
         };
-        if self.pauses.pauses.is_empty() {
+        if self.resume_blocks.is_empty() {
             self.b.ins().jump(start, &[]);
         } else {
             let resume = self.b.ins().load(types::I32, self.private, self.frame, 0);
@@ -276,6 +278,9 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         self.entry_open = false;
         self.epilogues(again, end);
         self.b.switch_to_block(start);
+        if !kernel {
+            self.check_ending(self.function.line);
+        }
         if !kernel && self.layout.deep {
             let need = i64::from(self.frame_layout.bytes);
             self.check_stack(need, self.function.line);
@@ -323,7 +328,7 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
                 self.b.switch_to_block(self.leave);
                 self.b.ins().jump(self.exit, &[]);
                 self.b.switch_to_block(self.exit);
-                if !self.pauses.pauses.is_empty() {
+                if !self.resume_blocks.is_empty() {
                     let ended = self.imm(types::I32, i64::from(ENDED));
                     self.b.ins().store(self.private, ended, self.frame, 0);
                     self.count(offset_of!(BlockContext, live), -1);
@@ -376,8 +381,8 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         verdict(self, FAULT);
     }
 
-    /// Adds to one of the context's counters.
-    fn count(&mut self, offset: usize, by: i64) {
+    /// Adds to one of the context's counters; its new value.
+    fn count(&mut self, offset: usize, by: i64) -> Value {
         let offset = at::<BlockContext>(offset);
         let count = self
             .b
@@ -388,6 +393,7 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         self.b
             .ins()
             .store(self.private, count, self.context, offset);
+        count
     }
 
     /// Translates the whole body.
@@ -395,6 +401,8 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         for block in 0..self.flow.blocks.len() {
             self.b.switch_to_block(self.blocks[block]);
             let range = self.flow.blocks[block].clone();
+            self.at = range.start;
+            self.make_way()?;
             for at in range.clone() {
                 self.at = at;
                 let instruction = &self.body.code[at];
@@ -497,6 +505,9 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         let form = Form::new(instruction);
         form.take("uni");
         let targets = analysis::branch_targets(self.body, instruction);
+        if targets.iter().any(|&target| target <= self.at) {
+            self.check_ending(instruction.line);
+        }
         let targets: Vec<Block> = targets
             .into_iter()
             .map(|target| self.blocks[self.flow.block_of[target]])
@@ -620,6 +631,18 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         self.b.switch_to_block(fine);
     }
 
+    /// In a module that is compiled so: a launch that must end does so here.
+    fn check_ending(&mut self, line: u32) {
+        if !self.layout.options.timed {
+            return;
+        }
+        let place = self.context_field(types::I64, offset_of!(BlockContext, ending));
+        let ending = self.b.ins().load(types::I32, self.device, place, 0);
+        let address = self.imm(types::I64, 0);
+        let site = self.site(line, SiteKind::Ending);
+        self.fault_if(ending, address, site);
+    }
+
     fn check_stack(&mut self, bytes: i64, line: u32) {
         let limit = self.context_field(types::I64, offset_of!(BlockContext, thread_bytes));
         let limit = self.b.ins().iadd(self.thread, limit);
@@ -663,6 +686,39 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         Ok(())
     }
 
+    /// A yield point, if there is one before the current instruction: when the block's turns are used
+    /// up, the thread stops and goes on here when the others have had theirs.
+    fn make_way(&mut self) -> Result<(), PtxError> {
+        let yields = &self.pauses.yields;
+        let Ok(number) = yields.binary_search_by_key(&self.at, |point| point.at) else {
+            return Ok(());
+        };
+        let (stop, go_on) = (self.b.create_block(), self.b.create_block());
+        self.b.set_cold_block(stop);
+        let turns = self.count(offset_of!(BlockContext, turns), -1);
+        self.b.ins().brif(turns, go_on, &[], stop, &[]);
+        self.b.switch_to_block(stop);
+        let turns = self.imm(types::I32, i64::from(TURNS));
+        let place = at::<BlockContext>(offset_of!(BlockContext, turns));
+        self.b.ins().store(self.private, turns, self.context, place);
+        let live = &yields[number].live;
+        for &reg in live {
+            if self.pauses.passage[reg.0 as usize] != Passage::SavedWhereWritten {
+                let value = self.register(reg);
+                self.save_register(reg, value);
+            }
+        }
+        let number = self.pauses.pauses.len() + number;
+        self.stop_here(number, Some(wait::YIELD));
+        self.b.switch_to_block(self.resume_blocks[number]);
+        for &reg in live {
+            self.restore_register(reg)?;
+        }
+        self.b.ins().jump(go_on, &[]);
+        self.b.switch_to_block(go_on);
+        Ok(())
+    }
+
     fn save(&mut self, number: usize) {
         for &reg in &self.pauses.pauses[number].save {
             let value = self.register(reg);
@@ -697,13 +753,13 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
     fn restore_register(&mut self, reg: Reg) -> Result<(), PtxError> {
         let index = reg.0 as usize;
         match self.pauses.passage[index] {
-            Passage::None | Passage::Shared => {}
+            Passage::Shared => {}
             Passage::ReadAgain(at) => {
                 let here = std::mem::replace(&mut self.at, at);
                 self.unguarded(&self.body.code[at])?;
                 self.at = here;
             }
-            Passage::SavedWhereWritten | Passage::SavedWhereWaiting => {
+            Passage::None | Passage::SavedWhereWritten | Passage::SavedWhereWaiting => {
                 if let Some(offset) = self.frame_layout.saved[index] {
                     let ty = clif(self.register_type(reg));
                     let value = self
@@ -723,7 +779,7 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
     fn stop_here(&mut self, number: usize, wait: Option<u32>) {
         let state = number as u32 + 1;
         let kernel = self.function.is_kernel;
-        let resume = if kernel && !self.layout.simple_waits {
+        let resume = if kernel && !self.layout.simple_waits[self.index] {
             state | WAITING
         } else {
             state
@@ -827,9 +883,16 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
             && !self.layout.is_defined(callee)
         {
             let name = self.layout.name(callee);
-            return Err(form.unsupported(&format!(
-                "the function {name}, which this module does not define"
-            )));
+            if !runtime::is_native(name) {
+                return Err(form.unsupported(&format!(
+                    "the function {name}, which this module does not define"
+                )));
+            }
+            if runtime::native(name, prototype).is_none() {
+                return Err(form.invalid(&format!(
+                    "{name} is declared with other parameters than the device runtime's"
+                )));
+            }
         }
         let (return_at, param_at, arguments_end) = super::layout::call_area(prototype);
         let callee_frame = {
@@ -858,6 +921,37 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         }
         let zero = self.imm(types::I32, 0);
         self.b.ins().store(self.private, zero, callee_frame, 0);
+        if callee.is_none_or(|callee| !self.layout.is_defined(callee)) {
+            let site = self.site(instruction.line, SiteKind::Trap);
+            self.b
+                .ins()
+                .store(self.private, site, callee_frame, super::layout::SITE_AT);
+        }
+        let mut address = match callee {
+            Some(callee) => self.imm(types::I64, callee as i64),
+            None => self.read(target, Type::U64)?,
+        };
+        if let Some(number) = pause {
+            // Called again after waiting: the callee goes on where it stopped. What the frame says is
+            // the thread's to change, so it is an address that is checked again.
+            let call = self.b.create_block();
+            let again = self.b.append_block_param(call, types::I64);
+            self.b.ins().jump(call, &[BlockArg::Value(address)]);
+            self.b.switch_to_block(self.resume_blocks[number]);
+            self.restore(number)?;
+            let kept = match callee {
+                Some(callee) => self.imm(types::I64, callee as i64),
+                None => self.b.ins().load(
+                    types::I64,
+                    self.private,
+                    self.frame,
+                    super::layout::CALLEE_AT,
+                ),
+            };
+            self.b.ins().jump(call, &[BlockArg::Value(kept)]);
+            self.b.switch_to_block(call);
+            address = again;
+        }
         let entry = match callee {
             Some(callee) => {
                 let table = self.context_field(types::I64, offset_of!(BlockContext, functions));
@@ -865,36 +959,7 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
                     .ins()
                     .load(types::I64, self.constant, table, callee as i32 * 8)
             }
-            None => self.indirect_target(target, instruction.line)?,
-        };
-        let entry = match pause {
-            None => entry,
-            Some(number) => {
-                // Called again after waiting: the callee goes on where it stopped.
-                let call = self.b.create_block();
-                let entry_again = self.b.append_block_param(call, types::I64);
-                self.b.ins().jump(call, &[BlockArg::Value(entry)]);
-                self.b.switch_to_block(self.resume_blocks[number]);
-                self.restore(number)?;
-                let entry = match callee {
-                    Some(callee) => {
-                        let table =
-                            self.context_field(types::I64, offset_of!(BlockContext, functions));
-                        self.b
-                            .ins()
-                            .load(types::I64, self.constant, table, callee as i32 * 8)
-                    }
-                    None => self.b.ins().load(
-                        types::I64,
-                        self.private,
-                        self.frame,
-                        super::layout::CALLEE_AT,
-                    ),
-                };
-                self.b.ins().jump(call, &[BlockArg::Value(entry)]);
-                self.b.switch_to_block(call);
-                entry_again
-            }
+            None => self.indirect_target(address, instruction.line)?,
         };
         let callee_frame = {
             let bytes = self.imm(types::I64, i64::from(self.frame_layout.bytes));
@@ -922,7 +987,7 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
             if callee.is_none() {
                 self.b
                     .ins()
-                    .store(self.private, entry, self.frame, super::layout::CALLEE_AT);
+                    .store(self.private, address, self.frame, super::layout::CALLEE_AT);
             }
             self.save(number);
             self.stop_here(number, None);
@@ -955,8 +1020,7 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
     }
 
     /// The entry of the function whose address a register holds; a fault if it is none.
-    fn indirect_target(&mut self, target: &Operand, line: u32) -> Result<Value, PtxError> {
-        let address = self.read(target, Type::U64)?;
+    fn indirect_target(&mut self, address: Value, line: u32) -> Result<Value, PtxError> {
         let base = self.imm(types::I64, super::layout::FUNCTION_ADDRESS);
         let offset = self.b.ins().isub(address, base);
         let index = self.imm(types::I64, 4);
@@ -1512,6 +1576,14 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
                         self.b.ins().ireduce(types::I32, time)
                     }
                 }
+            }
+            // Where cooperative groups find the grid's workspace: high and low half of its address.
+            "%envreg1" | "%envreg2" => {
+                let field = offset_of!(BlockContext, workspace);
+                let address = self.context_field(types::I64, field);
+                let shift = self.imm(types::I64, if name == "%envreg1" { 32 } else { 0 });
+                let half = self.b.ins().ushr(address, shift);
+                self.b.ins().ireduce(types::I32, half)
             }
             "%current_graph_exec" => self.imm(types::I64, 0),
             _ if is_zero_register(name) => self.imm(types::I32, 0),

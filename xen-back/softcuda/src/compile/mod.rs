@@ -29,10 +29,11 @@ use cranelift_codegen::{CodegenError, Context};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 
 pub(crate) use form::Rounding;
-pub(crate) use layout::FRAME_ALIGN;
 use layout::Layout;
+pub(crate) use layout::{FRAME_ALIGN, FUNCTION_HEADER};
 use lower::Lower;
 
+use crate::exec::Options;
 use crate::exec::context::Site;
 use crate::ptx::PtxError;
 use crate::ptx::ast::Module;
@@ -55,6 +56,10 @@ pub(crate) struct CompiledKernel {
     pub param_bytes: u32,
     pub params: Vec<u32>,
     pub waits: bool,
+    /// They wait only at barrier 0, all of them.
+    pub simple: bool,
+    /// Threads may make way for others that they may be waiting for.
+    pub yields: bool,
     /// Per point where a thread goes on, the line.
     pub pause_lines: Vec<u32>,
 }
@@ -68,8 +73,6 @@ pub(crate) struct Compiled {
     /// Per function, what can fault in it.
     pub sites: Vec<Vec<Site>>,
     pub kernels: Vec<CompiledKernel>,
-    /// Threads wait only at barrier 0, all of them.
-    pub simple_waits: bool,
 }
 
 /// The "address" of a device function.
@@ -142,14 +145,14 @@ fn target() -> Result<&'static Target, PtxError> {
 }
 
 /// Compiles a module. A panic in the code generator is the text's error, not the process's end.
-pub(crate) fn compile(module: &Module<'_>) -> Result<Compiled, PtxError> {
-    catch_unwind(AssertUnwindSafe(|| compile_module(module)))
+pub(crate) fn compile(module: &Module<'_>, options: Options) -> Result<Compiled, PtxError> {
+    catch_unwind(AssertUnwindSafe(|| compile_module(module, options)))
         .unwrap_or_else(|_| Err(internal(1, "the text made the code generator fail")))
 }
 
-fn compile_module(module: &Module<'_>) -> Result<Compiled, PtxError> {
+fn compile_module(module: &Module<'_>, options: Options) -> Result<Compiled, PtxError> {
     let target = target()?;
-    let layout = Layout::new(module, target.has_fma, target.has_rounding)?;
+    let layout = Layout::new(module, options, target.has_fma, target.has_rounding)?;
     let functions: Vec<usize> = (0..module.functions.len())
         .filter(|&index| module.functions[index].body.is_some())
         .collect();
@@ -191,7 +194,6 @@ fn compile_module(module: &Module<'_>) -> Result<Compiled, PtxError> {
         entries: vec![None; module.functions.len()],
         sites: vec![Vec::new(); module.functions.len()],
         kernels: Vec::new(),
-        simple_waits: layout.simple_waits,
     };
     let mut first_error: Option<PtxError> = None;
     for (&index, result) in functions.iter().zip(results) {
@@ -236,13 +238,10 @@ fn compile_module(module: &Module<'_>) -> Result<Compiled, PtxError> {
             local_bytes: kernel.local_bytes,
             param_bytes: known.frame.param_bytes,
             params: known.frame.params.clone(),
-            waits: !known.pauses.pauses.is_empty(),
-            pause_lines: known
-                .pauses
-                .pauses
-                .iter()
-                .map(|pause| body.code[pause.at].line)
-                .collect(),
+            waits: known.waits,
+            simple: layout.simple_waits[index],
+            yields: kernel.yields,
+            pause_lines: known.pauses.points().map(|at| body.code[at].line).collect(),
         });
     }
     Ok(compiled)

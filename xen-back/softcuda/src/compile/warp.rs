@@ -207,7 +207,7 @@ impl Lower<'_, '_, '_> {
             return Err(form.unsupported("this form"));
         }
         form.finish()?;
-        if !self.layout.simple_waits {
+        if !self.layout.simple_waits[self.index] {
             let barrier = operands.first().ok_or_else(missing)?;
             self.store_barrier(form, barrier, operands.get(1))?;
         }
@@ -256,8 +256,13 @@ impl Lower<'_, '_, '_> {
             return Err(form.invalid("a barrier and a number of threads are needed"));
         };
         let barrier = self.read(barrier, Type::U32)?;
-        let count = self.read(count, Type::U32)?;
-        self.helper(Helper::Arrive, &[self.context, barrier, count], types::I32);
+        // How many it waits for is what the threads that wait there say.
+        self.read(count, Type::U32)?;
+        self.helper(
+            Helper::Arrive,
+            &[self.context, self.thread, barrier],
+            types::I32,
+        );
         Ok(())
     }
 }

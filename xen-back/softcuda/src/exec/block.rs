@@ -3,8 +3,9 @@
 
 use super::WARP_SIZE;
 use super::context::{
-    BARRIERS, BlockContext, ENDED, FAULT, KernelCode, ThreadHeader, WAITING, wait,
+    Arrivals, BARRIERS, BlockContext, ENDED, FAULT, KernelCode, TURNS, ThreadHeader, WAITING, wait,
 };
+use std::sync::atomic::Ordering;
 
 /// A kernel's code and how its threads wait.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +15,8 @@ pub(super) struct Kernel {
     pub waits: bool,
     /// They wait at barrier 0 for all others, and for nothing else.
     pub simple: bool,
+    /// Threads may make way for others.
+    pub yields: bool,
 }
 
 /// Why a block did not end.
@@ -21,8 +24,22 @@ pub(super) struct Kernel {
 pub(super) enum Stop {
     /// The context says what.
     Fault,
+    /// The launch ends, whatever this block does.
+    Ending,
     /// Threads wait for ever.
     Deadlock { waiting: u32, thread: u32 },
+}
+
+/// How far a block came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// All its threads have ended.
+    Ended,
+    /// For some rounds nothing happened but that threads made way for each other.
+    Spins {
+        /// Whether there was more before.
+        moved: bool,
+    },
 }
 
 /// The frames of one block's threads.
@@ -46,6 +63,12 @@ impl Frames {
         unsafe { &mut *self.at(thread).cast::<ThreadHeader>() }
     }
 
+    /// A thread's state.
+    pub(super) fn resume(self, thread: u32) -> u32 {
+        let mut frames = self;
+        frames.header(thread).resume
+    }
+
     /// Gives every thread its place in the block.
     pub(super) fn place_threads(&mut self, block: [u32; 3]) {
         for thread in 0..self.threads {
@@ -58,25 +81,59 @@ impl Frames {
     }
 }
 
-/// Counts a `bar.arrive`.
-pub(super) fn arrive(context: &mut BlockContext, barrier: u32, _count: u32) {
-    if let Some(arrivals) = context.arrivals.get_mut(barrier as usize) {
-        *arrivals = arrivals.saturating_add(1);
+/// Counts a thread's `bar.arrive`.
+pub(super) fn arrive(context: &mut BlockContext, thread: u32, barrier: u32) {
+    let arrivals = &mut context.arrivals;
+    let (warp, lane) = (thread / WARP_SIZE, thread % WARP_SIZE);
+    let Some(lanes) = arrivals.lanes.get_mut(barrier as usize) else {
+        return;
+    };
+    arrivals.any = true;
+    match lanes.get_mut(warp as usize) {
+        Some(lanes) if *lanes >> lane & 1 == 0 => *lanes |= 1 << lane,
+        _ => {
+            let more = &mut arrivals.more[barrier as usize];
+            *more = more.saturating_add(1);
+        }
     }
 }
 
-/// Runs a block to its end.
+fn is_ending(context: &BlockContext) -> bool {
+    // SAFETY: the launch that made the context keeps it until its last block has ended.
+    unsafe { &*context.ending }.load(Ordering::Relaxed) != 0
+}
+
+/// Makes a block's threads start anew.
+pub(super) fn start(kernel: Kernel, context: &mut BlockContext, frames: &mut Frames) {
+    if !kernel.waits {
+        return;
+    }
+    context.live = frames.threads;
+    context.turns = TURNS;
+    if context.arrivals.any {
+        context.arrivals = Arrivals::default();
+    }
+    for thread in 0..frames.threads {
+        let header = frames.header(thread);
+        header.resume = 0;
+        header.wait = wait::NOTHING;
+    }
+}
+
+/// Runs a block that was started until it ends, or until for so many rounds all that its threads did
+/// was to make way for each other.
 ///
 /// # Safety
 /// `context` describes a block as the kernel's code expects it, and `frames` are its frames.
-pub(super) unsafe fn run(
+pub(super) unsafe fn advance(
     kernel: Kernel,
     context: &mut BlockContext,
-    mut frames: Frames,
-) -> Result<(), Stop> {
+    frames: &mut Frames,
+    patience: u32,
+) -> Result<Progress, Stop> {
     let threads = frames.threads;
     // Frames are passed on as addresses, not as references: code and scheduler take turns.
-    let places = frames;
+    let places = *frames;
     let step = |context: &mut BlockContext, from: u32, to: u32| {
         // SAFETY: the caller's promise; the range is within the frames and not empty.
         match unsafe { (kernel.code)(context, places.at(from), places.at(to)) } {
@@ -85,50 +142,86 @@ pub(super) unsafe fn run(
         }
     };
     if !kernel.waits {
-        return step(context, 0, threads);
-    }
-    context.live = threads;
-    context.arrivals = [0; BARRIERS];
-    for thread in 0..threads {
-        let header = frames.header(thread);
-        header.resume = 0;
-        header.wait = wait::NOTHING;
+        step(context, 0, threads)?;
+        return Ok(Progress::Ended);
     }
     if kernel.simple {
         // After each turn every thread has ended or is at the barrier: all of them pass it.
         while context.live > 0 {
+            if is_ending(context) {
+                return Err(Stop::Ending);
+            }
             step(context, 0, threads)?;
         }
-        return Ok(());
+        return Ok(Progress::Ended);
     }
+    // Warps that may have a thread to run, a bit each.
+    let all_warps = u32::MAX >> (32 - threads.div_ceil(WARP_SIZE).clamp(1, 32));
+    let mut runnable = all_warps;
+    let (mut idle, mut ever_moved) = (0, false);
     loop {
-        for first in (0..threads).step_by(WARP_SIZE as usize) {
+        let live = context.live;
+        let mut moved = false;
+        for (warp, first) in (0..threads).step_by(WARP_SIZE as usize).enumerate() {
+            if runnable >> warp & 1 == 0 {
+                continue;
+            }
             let lanes = WARP_SIZE.min(threads - first);
             loop {
+                if is_ending(context) {
+                    return Err(Stop::Ending);
+                }
                 step(context, first, first + lanes)?;
-                if !Warp::new(&mut frames, first, lanes).advance(&mut frames) {
+                let now = Warp::new(frames, first, lanes);
+                if !now.advance(frames) {
+                    runnable &= !(1 << warp);
+                    runnable |= u32::from(now.yielded) << warp;
+                    break;
+                }
+                moved = true;
+                if now.yielded {
+                    // The others of the block have their turn first.
                     break;
                 }
             }
         }
         if context.live == 0 {
-            return Ok(());
+            return Ok(Progress::Ended);
         }
-        if !release_barriers(context, &mut frames) {
+        if release_barriers(context, frames) {
+            moved = true;
+            runnable = all_warps;
+        } else if runnable == 0 {
             let waiting = (0..threads).find(|&thread| frames.header(thread).resume != ENDED);
             return Err(Stop::Deadlock {
                 waiting: context.live,
                 thread: waiting.unwrap_or(0),
             });
         }
+        if moved || context.live != live {
+            (idle, ever_moved) = (0, true);
+        } else {
+            idle += 1;
+            if idle >= patience {
+                return Ok(Progress::Spins { moved: ever_moved });
+            }
+        }
     }
 }
 
 /// Lets threads pass the barriers that have all they wait for; whether any did.
+///
+/// A barrier of all threads waits for those that have not ended. One with a count of threads counts
+/// warps: a warp whose threads are all there counts in full, however many of its lanes have ended or
+/// never were.
 fn release_barriers(context: &mut BlockContext, frames: &mut Frames) -> bool {
     #[derive(Clone, Copy, Default)]
     struct Barrier {
         waiting: u32,
+        /// Threads that arrived, have not ended and do not wait.
+        arrived: u32,
+        /// Threads as a barrier with a count counts them.
+        counted: u32,
         /// The count that the last of them gave; 0: all threads.
         wanted: u32,
         truths: u32,
@@ -142,24 +235,43 @@ fn release_barriers(context: &mut BlockContext, frames: &mut Frames) -> bool {
         );
         (waits && kind).then_some(header.exchange.control as usize % BARRIERS)
     };
-    for thread in 0..frames.threads {
-        let header = frames.header(thread);
-        if let Some(number) = at_barrier(header) {
-            let barrier = &mut barriers[number];
-            barrier.waiting += 1;
-            barrier.wanted = header.exchange.mask;
-            barrier.truths += u32::from(header.exchange.operand & 1 == 1);
+    for (warp, first) in (0..frames.threads).step_by(WARP_SIZE as usize).enumerate() {
+        let mut live = 0_u32;
+        let mut here = [0_u32; BARRIERS];
+        for lane in 0..WARP_SIZE.min(frames.threads - first) {
+            let header = frames.header(first + lane);
+            live |= u32::from(header.resume != ENDED) << lane;
+            if let Some(number) = at_barrier(header) {
+                let barrier = &mut barriers[number];
+                barrier.waiting += 1;
+                barrier.wanted = header.exchange.mask;
+                barrier.truths += u32::from(header.exchange.operand & 1 == 1);
+                here[number] |= 1 << lane;
+            }
+        }
+        for (number, barrier) in barriers.iter_mut().enumerate() {
+            let arrived = context.arrivals.lanes[number][warp];
+            let present = here[number] | arrived;
+            barrier.arrived += (arrived & live & !here[number]).count_ones();
+            barrier.counted += match present {
+                0 => 0,
+                _ if live & !present == 0 => WARP_SIZE,
+                _ => present.count_ones(),
+            };
         }
     }
     let full: [bool; BARRIERS] = std::array::from_fn(|number| {
         let barrier = barriers[number];
-        let wanted = if barrier.wanted == 0 {
-            context.live
-        } else {
-            barrier.wanted
+        let more = context.arrivals.more[number];
+        let (there, wanted) = match barrier.wanted {
+            0 => (barrier.waiting + barrier.arrived, context.live),
+            wanted => (barrier.counted, wanted),
         };
-        barrier.waiting > 0 && barrier.waiting.saturating_add(context.arrivals[number]) >= wanted
+        barrier.waiting > 0 && there.saturating_add(more) >= wanted
     });
+    if !full.contains(&true) {
+        return false;
+    }
     for thread in 0..frames.threads {
         let header = frames.header(thread);
         let Some(number) = at_barrier(header).filter(|&number| full[number]) else {
@@ -175,12 +287,13 @@ fn release_barriers(context: &mut BlockContext, frames: &mut Frames) -> bool {
             _ => u32::from(truths > 0),
         };
     }
-    for (arrivals, full) in context.arrivals.iter_mut().zip(full) {
+    for (number, full) in full.into_iter().enumerate() {
         if full {
-            *arrivals = 0;
+            context.arrivals.lanes[number] = Default::default();
+            context.arrivals.more[number] = 0;
         }
     }
-    full.contains(&true)
+    true
 }
 
 /// What a warp's lanes wait for, copied out of their headers.
@@ -189,6 +302,8 @@ struct Warp {
     lanes: u32,
     /// Lanes that have not ended.
     live: u32,
+    /// Some lanes made way; they go on next time.
+    yielded: bool,
     wait: [u32; 32],
     mask: [u32; 32],
     control: [u32; 32],
@@ -202,6 +317,7 @@ impl Warp {
             first,
             lanes,
             live: 0,
+            yielded: false,
             wait: [wait::NOTHING; 32],
             mask: [0; 32],
             control: [0; 32],
@@ -214,6 +330,11 @@ impl Warp {
                 continue;
             }
             warp.live |= 1 << lane;
+            if header.resume & WAITING != 0 && header.wait == wait::YIELD {
+                header.resume &= !WAITING;
+                header.wait = wait::NOTHING;
+                warp.yielded = true;
+            }
             if header.resume & WAITING != 0 && header.wait >= wait::WARP_SYNC {
                 warp.wait[lane] = header.wait;
                 warp.mask[lane] = header.exchange.mask;

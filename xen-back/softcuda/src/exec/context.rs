@@ -1,7 +1,10 @@
 //! What compiled code and its scheduler share while a block runs: plain memory with fixed offsets.
-//! Compiled code reads everything here as constant but `live` and `fault`.
+//! Compiled code reads everything here as constant but `live`, `turns` and `fault`.
 
 use std::ffi::c_void;
+use std::sync::atomic::AtomicU32;
+
+use super::runtime::Services;
 
 use super::HostRange;
 use super::texture::Objects;
@@ -11,11 +14,18 @@ use super::texture::Objects;
 pub(crate) type KernelCode =
     unsafe extern "C" fn(context: *mut BlockContext, first: *mut u8, end: *mut u8) -> u32;
 
+/// Warps of a block.
+pub(crate) const MAX_WARPS: usize = (super::MAX_BLOCK_THREADS / super::WARP_SIZE) as usize;
+
 /// Compiled code's verdicts. A device function also returns `YIELD` (its thread waits) and `EXIT`.
 pub(crate) const DONE: u32 = 0;
 pub(crate) const YIELD: u32 = 1;
 pub(crate) const EXIT: u32 = 2;
 pub(crate) const FAULT: u32 = 3;
+
+/// How often a block's threads pass yield points before one makes way for the others: often enough
+/// that its cost is little beside that of the accesses it stands before.
+pub(crate) const TURNS: u32 = 16;
 
 /// Barriers of a block.
 pub(crate) const BARRIERS: usize = 16;
@@ -68,9 +78,30 @@ pub(crate) struct BlockContext {
     /// The launch's identity in the process: `%gridid`.
     pub grid_id: u64,
     /// Threads that `bar.arrive` counted, per barrier.
-    pub arrivals: [u32; BARRIERS],
+    pub arrivals: Arrivals,
+    /// Not 0 once the launch must end.
+    pub ending: *const AtomicU32,
+    /// What the launch shares with the host.
+    pub services: *const Services<'static>,
+    /// Device address of the grid's workspace, 0 if its blocks may not wait for each other.
+    pub workspace: u64,
+    /// How often the block's threads may still pass a yield point before one makes way.
+    pub turns: u32,
     /// What went wrong when code returned [`FAULT`].
     pub fault: RawFault,
+    /// What a failed assertion says; compiled code never touches it.
+    pub assertion: Option<String>,
+}
+
+/// What `bar.arrive` did.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Arrivals {
+    /// Per barrier and warp, the lanes that arrived.
+    pub lanes: [[u32; MAX_WARPS]; BARRIERS],
+    /// Per barrier, arrivals of lanes that had arrived already.
+    pub more: [u32; BARRIERS],
+    /// Whether there were any since it was cleared.
+    pub any: bool,
 }
 
 /// A fault as compiled code reports it.
@@ -83,8 +114,9 @@ pub(crate) struct RawFault {
     pub thread: *const u8,
     /// Index into the module's table of sites.
     pub site: u32,
-    /// Padding, always 0.
-    pub reserved: u32,
+    /// How many bytes a function of the device runtime wanted at the address; 0 if compiled code
+    /// reports what its site says.
+    pub bytes: u32,
 }
 
 /// The start of every thread's frame.
@@ -131,6 +163,8 @@ pub(crate) const ENDED: u32 = 0xffff_ffff;
 pub(crate) mod wait {
     /// Nothing.
     pub(crate) const NOTHING: u32 = 0;
+    /// Nothing that the scheduler knows: the thread made way for others.
+    pub(crate) const YIELD: u32 = 8;
     /// `bar.sync`.
     pub(crate) const BARRIER: u32 = 1;
     /// `bar.red.popc`, `.and`, `.or`.
@@ -180,4 +214,6 @@ pub(crate) enum SiteKind {
     },
     Trap,
     Stack,
+    /// A back edge or a function's start, where a launch that must end does.
+    Ending,
 }

@@ -74,15 +74,27 @@ pub enum Fault {
     /// Threads wait for a barrier or a warp collective that the others cannot reach any more:
     /// CUDA_ERROR_LAUNCH_FAILED (a GPU would hang).
     #[error(
-        "{waiting} threads wait at a barrier or warp instruction that the others will not reach; {place}"
+        "{waiting} threads wait at barriers or warp instructions that the others will not reach: {threads}; {place}"
     )]
     BarrierDeadlock {
         /// Threads of the block that wait.
         waiting: u32,
+        /// Which threads, by their numbers in the block, wait on which lines.
+        threads: String,
         /// One of them.
         place: Place,
     },
     /// A thread's calls nest deeper than its stack: CUDA_ERROR_LAUNCH_FAILED.
     #[error("the thread's call stack is full; {0}")]
     StackOverflow(Place),
+    /// The launch took longer than it may: CUDA_ERROR_LAUNCH_TIMEOUT.
+    #[error(
+        "kernel {kernel} did not end within {limit:?}; raise SOFTCUDA_TIMEOUT if it needs longer"
+    )]
+    Timeout {
+        /// Kernel's name.
+        kernel: String,
+        /// How long it might take.
+        limit: std::time::Duration,
+    },
 }

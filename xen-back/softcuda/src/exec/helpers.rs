@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::HostRange;
 use super::block;
-use super::context::BlockContext;
+use super::context::{BlockContext, ThreadHeader};
 use super::{soft, video};
 
 /// A helper: its number is its place in the table that the context points to.
@@ -303,6 +303,17 @@ pub(super) fn in_ranges(context: &BlockContext, address: u64, bytes: u64) -> boo
     })
 }
 
+/// Bytes from an address to the end of the host range that it lies in; 0 if it lies in none.
+pub(super) fn left_in_ranges(context: &BlockContext, address: u64) -> u64 {
+    let count = (context.ranges_end as usize - context.ranges as usize) / size_of::<HostRange>();
+    let left = (0..count).map(|index| {
+        // SAFETY: as in `in_ranges`.
+        let range = unsafe { *context.ranges.add(index) };
+        range.len.saturating_sub(address.wrapping_sub(range.base))
+    });
+    left.max().unwrap_or(0)
+}
+
 /// `szext`: the low `length` bits, extended. Mode: bit 0 the length wraps, bit 1 the sign counts.
 extern "C" fn sign_extend(mode: u32, value: u32, length: u32) -> u32 {
     if mode & 1 == 0 && length >= 32 {
@@ -368,9 +379,11 @@ extern "C" fn check_generic(
     u32::from(good)
 }
 
-extern "C" fn arrive(context: *mut BlockContext, barrier: u32, count: u32) -> u32 {
-    // SAFETY: as in `check_generic`; the scheduler does not touch the context while code runs.
-    block::arrive(unsafe { &mut *context }, barrier, count);
+extern "C" fn arrive(context: *mut BlockContext, thread: *const ThreadHeader, barrier: u32) -> u32 {
+    // SAFETY: as in `check_generic`; the scheduler touches neither the context nor the thread's header
+    // while code runs.
+    let (context, index) = unsafe { (&mut *context, (*thread).index) };
+    block::arrive(context, u32::from(index), barrier);
     0
 }
 

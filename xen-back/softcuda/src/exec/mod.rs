@@ -9,6 +9,7 @@ mod fault;
 pub(crate) mod helpers;
 mod pool;
 mod program;
+pub(crate) mod runtime;
 pub(crate) mod soft;
 pub mod texture;
 pub(crate) mod video;
@@ -16,7 +17,8 @@ pub(crate) mod video;
 pub use crate::ptx::{PtxError, PtxErrorKind};
 pub use fault::{Fault, Place};
 pub(crate) use pool::workers;
-pub use program::Program;
+pub use program::{Options, Program};
+pub use runtime::{Heap, Runtime};
 
 /// Bytes per entry of a [`MemoryView`]'s table.
 pub const GRANULE: u64 = 128;
@@ -27,6 +29,15 @@ pub const MAX_SHARED_BYTES: u32 = 99 * 1024;
 
 /// Threads that a block may have.
 pub const MAX_BLOCK_THREADS: u32 = 1024;
+
+/// Threads that reside on a multiprocessor, at most.
+pub const MAX_RESIDENT_THREADS: u32 = 2048;
+
+/// Blocks that reside on a multiprocessor, at most.
+pub const MAX_RESIDENT_BLOCKS: u32 = 32;
+
+/// Bytes of device memory that the blocks of a cooperative launch synchronise through.
+pub const WORKSPACE_BYTES: u64 = 64;
 
 /// Lanes of a warp.
 pub const WARP_SIZE: u32 = 32;
@@ -99,6 +110,28 @@ impl MemoryView {
         self.ranges = ranges.as_ptr();
         self.range_count = ranges.len();
         self
+    }
+
+    /// Whether all of the bytes belong to allocations.
+    fn holds(&self, address: u64, bytes: u64) -> bool {
+        let Some(end) = address.checked_add(bytes) else {
+            return false;
+        };
+        let mut at = address;
+        while at < end {
+            let offset = at.wrapping_sub(self.base);
+            if offset >= self.len {
+                return false;
+            }
+            // SAFETY: `new`'s caller vouches for an entry per granule of the range.
+            let valid = unsafe { self.valid.add((offset / GRANULE) as usize).read() };
+            let left = u64::from(valid).saturating_sub(offset % GRANULE);
+            if left == 0 {
+                return false;
+            }
+            at += left;
+        }
+        true
     }
 }
 
@@ -180,4 +213,32 @@ pub struct Launch<'a> {
     pub memory: MemoryView,
     /// The texture and surface objects that handles in the kernel stand for.
     pub textures: Option<&'a texture::TextureTable>,
+    /// Address of [`WORKSPACE_BYTES`] of device memory for a cooperative launch, whose blocks may wait
+    /// for each other; the launch clears them.
+    pub cooperative: Option<u64>,
+    /// What the launch shares with the host; without it kernels print nothing and have no heap.
+    pub runtime: Option<&'a Runtime>,
+}
+
+impl<'a> Launch<'a> {
+    /// An ordinary launch without dynamic shared memory.
+    pub fn new(
+        kernel: usize,
+        grid: [u32; 3],
+        block: [u32; 3],
+        params: &'a [u8],
+        memory: MemoryView,
+    ) -> Self {
+        Self {
+            kernel,
+            grid,
+            block,
+            dynamic_shared: 0,
+            params,
+            memory,
+            textures: None,
+            cooperative: None,
+            runtime: None,
+        }
+    }
 }

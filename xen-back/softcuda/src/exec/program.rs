@@ -3,18 +3,23 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::c_void;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::thread;
 
-use super::block::{self, Frames, Kernel, Stop};
+use super::block::{self, Frames, Kernel, Progress, Stop};
 use super::code::CodeMemory;
-use super::context::{BARRIERS, BlockContext, KernelCode, RawFault, Site, SiteKind, ThreadHeader};
+use super::context::{
+    Arrivals, BlockContext, ENDED, KernelCode, RawFault, Site, SiteKind, TURNS, WAITING,
+};
+use super::runtime::{self, Runtime, Services};
 use super::texture::{Objects, TextureTable};
 use super::{
-    Fault, KernelInfo, Launch, MAX_BLOCK_THREADS, MAX_SHARED_BYTES, Param, Place, VariableInfo,
-    VariableSpace, helpers, pool,
+    Fault, KernelInfo, Launch, MAX_BLOCK_THREADS, MAX_RESIDENT_BLOCKS, MAX_RESIDENT_THREADS,
+    MAX_SHARED_BYTES, Param, Place, VariableInfo, VariableSpace, WORKSPACE_BYTES, helpers, pool,
 };
 use crate::compile::{self, Compiled, FRAME_ALIGN};
 use crate::ptx::ast::{Module, Relocation, Space, Symbol, Variable};
@@ -49,6 +54,15 @@ struct Bound {
     tables: Vec<Vec<u64>>,
 }
 
+/// How a module is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Options {
+    /// Whether a launch that lasts too long ends wherever it is: every loop and every function then
+    /// looks at the launch's state. Without it a launch ends between blocks, at barriers and where
+    /// threads wait in loops, but not in a loop that does none of it.
+    pub timed: bool,
+}
+
 /// A compiled module; owns its machine code.
 #[derive(Debug)]
 pub struct Program {
@@ -60,6 +74,7 @@ pub struct Program {
     all_variables: usize,
     functions: Vec<FunctionPointer>,
     sites: Vec<Vec<Site>>,
+    uses_heap: bool,
     bound: OnceLock<Bound>,
     /// Kept last: everything above may point into it.
     _code: CodeMemory,
@@ -90,11 +105,19 @@ impl Program {
     /// # Errors
     /// What is wrong with a text, what in it softcuda lacks, or what does not fit together.
     pub fn compile_all(texts: &[&str]) -> Result<Self, PtxError> {
+        Self::compile_with(texts, Options::default())
+    }
+
+    /// Compiles several PTX texts as one program, with options.
+    ///
+    /// # Errors
+    /// As [`Program::compile_all`].
+    pub fn compile_with(texts: &[&str], options: Options) -> Result<Self, PtxError> {
         let module = link(texts)?;
         for variable in &module.variables {
             check_variable(&module, variable)?;
         }
-        let compiled = compile::compile(&module)?;
+        let compiled = compile::compile(&module, options)?;
         Self::new(&module, compiled)
     }
 
@@ -135,7 +158,8 @@ impl Program {
                 kernel: Kernel {
                     code: entry,
                     waits: kernel.waits,
-                    simple: compiled.simple_waits,
+                    simple: kernel.simple,
+                    yields: kernel.yields,
                 },
                 thread_bytes: kernel.thread_bytes,
                 shared: kernel.shared,
@@ -149,7 +173,9 @@ impl Program {
             .map(|(entry, function)| {
                 FunctionPointer(match entry {
                     Some(entry) if !function.is_kernel => code.at(*entry),
-                    _ => std::ptr::null(),
+                    Some(_) => std::ptr::null(),
+                    None => runtime::native(function.name, &function.prototype)
+                        .unwrap_or(std::ptr::null()),
                 })
             });
         let (mut variables, mut initials) = (Vec::new(), Vec::new());
@@ -181,6 +207,10 @@ impl Program {
             all_variables: module.variables.len(),
             functions: functions.collect(),
             sites: compiled.sites,
+            uses_heap: module
+                .functions
+                .iter()
+                .any(|function| function.body.is_none() && function.name == "malloc"),
             bound: OnceLock::new(),
             _code: code,
         })
@@ -189,6 +219,11 @@ impl Program {
     /// The module's kernels, in the text's order.
     pub fn kernels(&self) -> &[KernelInfo] {
         &self.kernels
+    }
+
+    /// Whether its kernels may allocate memory: their launches want a [`super::Runtime`] with a heap.
+    pub fn uses_heap(&self) -> bool {
+        self.uses_heap
     }
 
     /// The module's `.global` and `.const` variables.
@@ -266,28 +301,33 @@ impl Program {
     /// # Errors
     /// The first fault of any thread; the memory then holds whatever was written until it.
     pub fn launch(&self, launch: &Launch<'_>) -> Result<(), Fault> {
-        let run = Run::new(self, launch)?;
-        let next = AtomicU64::new(0);
-        let failed = AtomicBool::new(false);
-        let outcome: Mutex<Result<(), Fault>> = Mutex::new(Ok(()));
-        let batch = (BATCH_THREADS / u64::from(run.threads))
-            .clamp(1, 64)
-            .min(run.blocks.div_ceil(u64::from(pool::workers()) * 4).max(1));
-        let threads = u32::try_from(run.blocks.div_ceil(batch)).unwrap_or(u32::MAX);
-        pool::run(threads, &|worker| {
-            let result = with_scratch(
-                run.frame_bytes,
-                run.shared_bytes as usize,
-                |frames, shared| run.work(worker, frames, shared, &next, batch, &failed),
-            );
-            if let Err(fault) = result {
-                let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
-                if outcome.is_ok() {
-                    *outcome = Err(fault);
+        let services = Services {
+            runtime: launch.runtime,
+        };
+        let run = Run::new(self, launch, &services)?;
+        let limit = launch.runtime.and_then(Runtime::timeout);
+        let ended = (Mutex::new(false), Condvar::new());
+        match limit {
+            None => run.everywhere(),
+            Some(limit) => thread::scope(|scope| {
+                let watch = || {
+                    let held = ended.0.lock().unwrap_or_else(PoisonError::into_inner);
+                    let waited = ended.1.wait_timeout_while(held, limit, |ended| !*ended);
+                    if !*waited.unwrap_or_else(PoisonError::into_inner).0 {
+                        run.end(LATE);
+                    }
+                };
+                // Without the thread the launch could only be trusted to end.
+                if let Err(error) = thread::Builder::new().spawn_scoped(scope, watch) {
+                    let why = format!("no thread to watch its time: {error}");
+                    return Err(Fault::InvalidLaunch(why));
                 }
-            }
-        });
-        outcome.into_inner().unwrap_or_else(PoisonError::into_inner)
+                let outcome = run.everywhere();
+                *ended.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+                ended.1.notify_all();
+                outcome
+            }),
+        }
     }
 }
 
@@ -313,6 +353,17 @@ fn check_variable(module: &Module<'_>, variable: &Variable) -> Result<(), PtxErr
     Ok(())
 }
 
+/// In [`Run::ending`]: some block has failed.
+const FAILED: u32 = 1;
+/// The launch lasts too long.
+const LATE: u32 = 2;
+
+/// Rounds in which a block's threads do nothing but make way for each other before another block has
+/// its turn. In a cooperative launch blocks wait for each other as a matter of course; elsewhere the
+/// block that is waited for most likely runs on another core.
+const PATIENCE: u32 = 64;
+const COOPERATIVE_PATIENCE: u32 = 1;
+
 /// One launch, checked.
 struct Run<'l> {
     program: &'l Program,
@@ -327,10 +378,24 @@ struct Run<'l> {
     frame_bytes: usize,
     grid_id: u64,
     textures: Arc<Objects>,
+    services: &'l Services<'l>,
+    /// Blocks per batch.
+    batch: u64,
+    /// The next block to run.
+    next: AtomicU64,
+    /// Blocks that have ended.
+    ended: AtomicU64,
+    /// Not 0 when the launch must end.
+    ending: AtomicU32,
+    outcome: Mutex<Result<(), Fault>>,
 }
 
 impl<'l> Run<'l> {
-    fn new(program: &'l Program, launch: &'l Launch<'l>) -> Result<Self, Fault> {
+    fn new(
+        program: &'l Program,
+        launch: &'l Launch<'l>,
+        services: &'l Services<'l>,
+    ) -> Result<Self, Fault> {
         static GRIDS: AtomicU64 = AtomicU64::new(1);
         let refuse = |why: String| Err(Fault::InvalidLaunch(why));
         let (Some(entry), Some(info)) = (
@@ -377,6 +442,30 @@ impl<'l> Run<'l> {
                 "{shared_bytes} bytes of shared memory where a block has {MAX_SHARED_BYTES}"
             ));
         }
+        if let Some(workspace) = launch.cooperative {
+            let room = u64::from(resident_blocks(threads)) * u64::from(pool::workers());
+            if blocks > room {
+                return refuse(format!(
+                    "{blocks} blocks that wait for each other where {room} run at once"
+                ));
+            }
+            if !launch.memory.holds(workspace, WORKSPACE_BYTES) {
+                return refuse("the workspace is not in device memory".into());
+            }
+            // As CUDA's cooperative groups find it: its size, then the barrier's state.
+            // SAFETY: `MemoryView::new`'s caller vouches for bytes that the view holds.
+            unsafe {
+                (workspace as *mut u8).write_bytes(0, WORKSPACE_BYTES as usize);
+                (workspace as *mut u32).write(WORKSPACE_BYTES as u32);
+            }
+        }
+        let batch = if entry.kernel.yields {
+            1
+        } else {
+            (BATCH_THREADS / u64::from(threads))
+                .clamp(1, 64)
+                .min(blocks.div_ceil(u64::from(pool::workers()) * 4).max(1))
+        };
         let mut params = vec![0_u128; (info.param_bytes as usize).div_ceil(16).max(1)];
         for (word, bytes) in params
             .iter_mut()
@@ -400,43 +489,191 @@ impl<'l> Run<'l> {
             textures: launch
                 .textures
                 .map_or_else(Arc::default, TextureTable::objects),
+            services,
+            batch,
+            next: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            ending: AtomicU32::new(0),
+            outcome: Mutex::new(Ok(())),
         })
     }
 
-    /// Runs blocks until there are no more.
-    fn work(
-        &self,
-        worker: u32,
-        frames: *mut u8,
-        shared: *mut u8,
-        next: &AtomicU64,
-        batch: u64,
-        failed: &AtomicBool,
-    ) -> Result<(), Fault> {
+    /// Runs all blocks, on the calling thread and the pool.
+    fn everywhere(&self) -> Result<(), Fault> {
+        let threads = u32::try_from(self.blocks.div_ceil(self.batch)).unwrap_or(u32::MAX);
+        pool::run(threads, &|worker| {
+            let result = if self.entry.kernel.yields {
+                self.interleave(worker)
+            } else {
+                self.work(worker)
+            };
+            if let Err(fault) = result {
+                let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+                if outcome.is_ok() {
+                    *outcome = Err(fault);
+                }
+                drop(outcome);
+                self.end(FAILED);
+            }
+        });
+        let outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        // Workers that saw that it is late between blocks left without a word.
+        if outcome.is_ok() && self.is_late() && !self.is_done() {
+            return Err(self.timeout());
+        }
+        outcome.clone()
+    }
+
+    /// Makes the launch end, for the first reason that is given.
+    fn end(&self, why: u32) {
+        let _ = self
+            .ending
+            .compare_exchange(0, why, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    fn must_end(&self) -> bool {
+        self.ending.load(Ordering::Relaxed) != 0
+    }
+
+    /// A block to run and its memory.
+    fn resident(&self, worker: u32) -> Result<Resident, Fault> {
+        let mut scratch = Scratch::take();
+        let memory = scratch
+            .frames
+            .at_least(self.frame_bytes)
+            .zip(scratch.shared.at_least(self.shared_bytes as usize));
+        let Some((first, shared)) = memory else {
+            let why = format!("no memory for {} bytes of local memory", self.frame_bytes);
+            return Err(Fault::InvalidLaunch(why));
+        };
         let mut frames = Frames {
-            first: frames,
+            first,
             stride: self.entry.thread_bytes as usize,
             threads: self.threads,
         };
         frames.place_threads(self.launch.block);
-        let mut context = self.context(worker, &frames, shared);
+        let context = self.context(worker, &frames, shared);
+        Ok(Resident {
+            context,
+            frames,
+            _scratch: scratch,
+        })
+    }
+
+    fn start(&self, resident: &mut Resident, number: u64) {
+        resident.context.ctaid = self.block_place(number);
+        block::start(
+            self.entry.kernel,
+            &mut resident.context,
+            &mut resident.frames,
+        );
+    }
+
+    fn advance(&self, resident: &mut Resident, patience: u32) -> Result<Option<Progress>, Fault> {
+        let Resident {
+            context, frames, ..
+        } = resident;
+        // SAFETY: the context was made for this kernel and these frames; the program, and with it the
+        // code, outlives the launch.
+        match unsafe { block::advance(self.entry.kernel, context, frames, patience) } {
+            Ok(progress) => Ok(Some(progress)),
+            Err(stop) => self.fault(stop, context, frames).map_or(Ok(None), Err),
+        }
+    }
+
+    /// Runs blocks one after the other until there are no more.
+    fn work(&self, worker: u32) -> Result<(), Fault> {
+        let mut resident = self.resident(worker)?;
         loop {
-            let first = next.fetch_add(batch, Ordering::Relaxed);
+            let first = self.next.fetch_add(self.batch, Ordering::Relaxed);
             if first >= self.blocks {
                 return Ok(());
             }
-            for number in first..(first + batch).min(self.blocks) {
-                if failed.load(Ordering::Relaxed) {
+            for number in first..(first + self.batch).min(self.blocks) {
+                if self.must_end() {
                     return Ok(());
                 }
-                context.ctaid = self.block_place(number);
-                // SAFETY: the context was made for this kernel and these frames; the program, and with
-                // it the code, outlives the launch.
-                if let Err(stop) = unsafe { block::run(self.entry.kernel, &mut context, frames) } {
-                    failed.store(true, Ordering::Relaxed);
-                    return Err(self.fault(stop, &context, &frames));
+                self.start(&mut resident, number);
+                // Such blocks run to their end, or until the launch must end.
+                if self.advance(&mut resident, u32::MAX)?.is_some() {
+                    self.ended.fetch_add(1, Ordering::Relaxed);
                 }
             }
+        }
+    }
+
+    /// Runs blocks that may wait for others: where all of a block's threads seem to, the worker's other
+    /// blocks have their turn, and blocks that have not started yet.
+    fn interleave(&self, worker: u32) -> Result<(), Fault> {
+        let cooperative = self.launch.cooperative.is_some();
+        let (patience, room) = if cooperative {
+            (COOPERATIVE_PATIENCE, usize::MAX)
+        } else {
+            (PATIENCE, resident_blocks(self.threads) as usize)
+        };
+        let mut residents: VecDeque<Resident> = VecDeque::new();
+        let mut spare: Option<Resident> = None;
+        // Turns since the last that brought a block further.
+        let mut idle = 0;
+        let mut more = true;
+        loop {
+            if self.must_end() {
+                return Ok(());
+            }
+            let all_wait = cooperative || idle >= residents.len();
+            if more && residents.len() < room && all_wait {
+                let number = self.next.fetch_add(1, Ordering::Relaxed);
+                more = number < self.blocks;
+                if more {
+                    let mut resident = match spare.take() {
+                        Some(resident) => resident,
+                        None => self.resident(worker)?,
+                    };
+                    self.start(&mut resident, number);
+                    residents.push_front(resident);
+                    idle = 0;
+                }
+            }
+            let Some(mut resident) = residents.pop_front() else {
+                return Ok(());
+            };
+            match self.advance(&mut resident, patience)? {
+                Some(Progress::Ended) => {
+                    self.ended.fetch_add(1, Ordering::Relaxed);
+                    spare = Some(resident);
+                    idle = 0;
+                }
+                Some(Progress::Spins { moved }) => {
+                    residents.push_back(resident);
+                    idle = if moved { 0 } else { idle + 1 };
+                }
+                None => return Ok(()),
+            }
+            if idle > 0 && idle >= residents.len() {
+                // Only blocks of other workers can help: let their threads run.
+                thread::yield_now();
+            }
+        }
+    }
+
+    /// Whether the launch must end because it lasts too long.
+    fn is_late(&self) -> bool {
+        self.ending.load(Ordering::Relaxed) == LATE
+    }
+
+    /// Whether all blocks have ended.
+    fn is_done(&self) -> bool {
+        self.ended.load(Ordering::Relaxed) == self.blocks
+    }
+
+    fn timeout(&self) -> Fault {
+        Fault::Timeout {
+            kernel: self.program.kernels[self.launch.kernel].name.clone(),
+            limit: self
+                .launch
+                .runtime
+                .and_then(Runtime::timeout)
+                .unwrap_or_default(),
         }
     }
 
@@ -470,13 +707,18 @@ impl<'l> Run<'l> {
             worker,
             live: 0,
             grid_id: self.grid_id,
-            arrivals: [0; BARRIERS],
+            arrivals: Arrivals::default(),
+            ending: &raw const self.ending,
+            services: std::ptr::from_ref(self.services).cast(),
+            workspace: self.launch.cooperative.unwrap_or(0),
+            turns: TURNS,
             fault: RawFault {
                 address: 0,
                 thread: std::ptr::null(),
                 site: 0,
-                reserved: 0,
+                bytes: 0,
             },
+            assertion: None,
         }
     }
 
@@ -490,22 +732,62 @@ impl<'l> Run<'l> {
         }
     }
 
-    fn fault(&self, stop: Stop, context: &BlockContext, frames: &Frames) -> Fault {
+    /// Which threads wait on which lines.
+    fn waiting(&self, frames: &Frames) -> String {
+        let mut lines: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for thread in 0..self.threads {
+            let resume = frames.resume(thread);
+            if resume != ENDED {
+                lines
+                    .entry(self.pause_line(resume))
+                    .or_default()
+                    .push(thread);
+            }
+        }
+        let mut text = String::new();
+        for (line, threads) in lines {
+            if !text.is_empty() {
+                text.push_str(", ");
+            }
+            text.push_str("threads ");
+            let ranges = threads.chunk_by(|a, b| a + 1 == *b);
+            for (index, range) in ranges.enumerate() {
+                if index > 0 {
+                    text.push(' ');
+                }
+                if index == 8 {
+                    text.push_str("and others");
+                    break;
+                }
+                match range {
+                    [first, .., last] => text.push_str(&format!("{first}-{last}")),
+                    [one] => text.push_str(&one.to_string()),
+                    [] => {}
+                }
+            }
+            text.push_str(&format!(" on line {line}"));
+        }
+        text
+    }
+
+    /// The line where a thread with this state goes on.
+    fn pause_line(&self, resume: u32) -> u32 {
+        let pause = (resume & !WAITING).wrapping_sub(1) as usize;
+        self.entry.pause_lines.get(pause).copied().unwrap_or(0)
+    }
+
+    /// What stopped a block; `None` if that was another block's fault.
+    fn fault(&self, stop: Stop, context: &mut BlockContext, frames: &Frames) -> Option<Fault> {
         let raw = match stop {
             Stop::Deadlock { waiting, thread } => {
-                let header = frames
-                    .first
-                    .wrapping_add(thread as usize * frames.stride)
-                    .cast::<ThreadHeader>();
-                // SAFETY: a header of this block, which no longer runs.
-                let resume = unsafe { (*header).resume };
-                let pause = (resume & 0x7fff_ffff).wrapping_sub(1) as usize;
-                let line = self.entry.pause_lines.get(pause).copied().unwrap_or(0);
-                return Fault::BarrierDeadlock {
+                let line = self.pause_line(frames.resume(thread));
+                return Some(Fault::BarrierDeadlock {
                     waiting,
+                    threads: self.waiting(frames),
                     place: self.place(line, context, thread),
-                };
+                });
             }
+            Stop::Ending => return self.is_late().then(|| self.timeout()),
             Stop::Fault => context.fault,
         };
         let thread =
@@ -522,9 +804,21 @@ impl<'l> Run<'l> {
             kind: SiteKind::Trap,
         });
         let place = self.place(site.line, context, u32::try_from(thread).unwrap_or(0));
-        match site.kind {
+        if let Some(message) = context.assertion.take() {
+            return Some(Fault::Assert { message, place });
+        }
+        if raw.bytes > 0 {
+            return Some(Fault::IllegalAddress {
+                space: "generic",
+                address: raw.address,
+                bytes: raw.bytes,
+                place,
+            });
+        }
+        Some(match site.kind {
             SiteKind::Trap => Fault::Trap(place),
             SiteKind::Stack => Fault::StackOverflow(place),
+            SiteKind::Ending => return self.is_late().then(|| self.timeout()),
             SiteKind::Access {
                 space,
                 bytes,
@@ -546,12 +840,24 @@ impl<'l> Run<'l> {
                     }
                 }
             }
-        }
+        })
     }
 }
 
+/// Blocks of so many threads that reside on a multiprocessor, at most.
+fn resident_blocks(threads: u32) -> u32 {
+    (MAX_RESIDENT_THREADS / threads.max(1)).clamp(1, MAX_RESIDENT_BLOCKS)
+}
+
+/// A block that runs, or could.
+struct Resident {
+    context: BlockContext,
+    frames: Frames,
+    /// What the others point into.
+    _scratch: Scratch,
+}
+
 /// A worker's memory for frames and shared memory, kept from launch to launch.
-#[derive(Default)]
 struct Scratch {
     frames: Buffer,
     shared: Buffer,
@@ -564,25 +870,25 @@ struct Buffer {
 }
 
 impl Buffer {
-    /// Memory of at least so many bytes.
-    fn at_least(&mut self, bytes: usize) -> *mut u8 {
+    /// Memory of at least so many bytes, if there is any.
+    fn at_least(&mut self, bytes: usize) -> Option<*mut u8> {
         if let Some((start, layout)) = self.memory
             && layout.size() >= bytes
         {
-            return start.as_ptr();
+            return Some(start.as_ptr());
         }
-        let size = bytes.max(4096).next_power_of_two();
+        let size = bytes.max(4096).checked_next_power_of_two()?;
         // Frames' alignment, and the most that a shared variable may ask for.
-        let Ok(layout) = Layout::from_size_align(size, 4096.max(FRAME_ALIGN as usize)) else {
-            std::process::abort();
-        };
+        let layout = Layout::from_size_align(size, 4096.max(FRAME_ALIGN as usize)).ok()?;
         self.release();
         // SAFETY: the size is not zero.
-        let Some(start) = NonNull::new(unsafe { alloc_zeroed(layout) }) else {
-            std::alloc::handle_alloc_error(layout);
-        };
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
         self.memory = Some((start, layout));
-        start.as_ptr()
+        Some(start.as_ptr())
+    }
+
+    fn bytes(&self) -> usize {
+        self.memory.map_or(0, |(_, layout)| layout.size())
     }
 
     fn release(&mut self) {
@@ -599,26 +905,39 @@ impl Drop for Buffer {
     }
 }
 
-/// Bytes of scratch memory that a thread keeps between launches.
+/// Bytes of one block's scratch memory that a thread keeps between launches.
 const KEPT_BYTES: usize = 16 << 20;
+/// Blocks whose scratch memory it keeps.
+const KEPT_BLOCKS: usize = 8;
 
-/// Calls `body` with the thread's memory for frames and shared memory.
-fn with_scratch<R>(frames: usize, shared: usize, body: impl FnOnce(*mut u8, *mut u8) -> R) -> R {
-    thread_local! {
-        static SCRATCH: RefCell<Scratch> = RefCell::default();
+thread_local! {
+    static SPARE: RefCell<Vec<(Buffer, Buffer)>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Scratch {
+    /// A block's memory, perhaps one that the thread used before.
+    fn take() -> Self {
+        let spare = SPARE.try_with(|spare| spare.borrow_mut().pop());
+        let (frames, shared) = spare.ok().flatten().unwrap_or_default();
+        Self { frames, shared }
     }
-    SCRATCH.with_borrow_mut(|scratch| {
-        let result = body(
-            scratch.frames.at_least(frames),
-            scratch.shared.at_least(shared),
-        );
-        if scratch
-            .frames
-            .memory
-            .is_some_and(|(_, layout)| layout.size() > KEPT_BYTES)
-        {
-            scratch.frames.release();
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if self.frames.bytes() > KEPT_BYTES {
+            return;
         }
-        result
-    })
+        let both = (
+            std::mem::take(&mut self.frames),
+            std::mem::take(&mut self.shared),
+        );
+        // Where the thread is ending, the memory just goes.
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < KEPT_BLOCKS {
+                spare.push(both);
+            }
+        });
+    }
 }

@@ -11,7 +11,7 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 
-use softcuda::exec::{Fault, GRANULE, Launch, MemoryView, Program};
+use softcuda::exec::{Fault, GRANULE, Heap, Launch, MemoryView, Program, Runtime};
 
 /// Device memory of a fixed size; allocations are never freed.
 pub struct Device {
@@ -155,7 +155,40 @@ impl Device {
             params: &args.0,
             memory: self.view(),
             textures: None,
+            cooperative: None,
+            runtime: None,
         })
+    }
+
+    /// Launches the module's first kernel with a runtime, perhaps as a cooperative launch.
+    pub fn launch_with(
+        &self,
+        program: &Program,
+        grid: u32,
+        block: u32,
+        args: &Args,
+        cooperative: Option<u64>,
+        runtime: &Runtime,
+    ) -> Result<(), Fault> {
+        program.launch(&Launch {
+            cooperative,
+            runtime: Some(runtime),
+            ..Launch::new(0, [grid, 1, 1], [block, 1, 1], &args.0, self.view())
+        })
+    }
+
+    /// A heap for kernels in this memory.
+    pub fn heap(&mut self, bytes: usize) -> Heap {
+        let start = self.allocate(bytes);
+        let entry = (start - self.base as u64) / GRANULE;
+        // SAFETY: the memory and the table's entries are the new allocation's, which tests leave alone.
+        unsafe {
+            Heap::new(
+                start,
+                bytes as u64,
+                self.valid.as_mut_ptr().add(entry as usize),
+            )
+        }
     }
 
     /// Places a program's variables in this memory and writes their initial values.
