@@ -17,15 +17,7 @@ fn launch_with(
     let program = compile(text);
     // SAFETY: the tests keep list and memory until the launch has ended and do not look at it meanwhile.
     let memory: MemoryView = unsafe { device.view().with_ranges(ranges) };
-    program.launch(&Launch {
-        kernel: 0,
-        grid: [1; 3],
-        block: [1; 3],
-        dynamic_shared: 0,
-        params: args.bytes(),
-        memory,
-        textures: None,
-    })
+    program.launch(&Launch::new(0, [1; 3], [1; 3], args.bytes(), memory))
 }
 
 #[test]
