@@ -151,6 +151,11 @@ auto {
     /// Blocks of a function that fit on a multiprocessor, with flags.
     84 cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags ("cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags", 7000) Wait (numBlocks: Out<i32>, func: Use<Function>, blockSize: Val<i32>, dynamicSMemSize: Val<usize>, flags: Val<u32>);
 
+    /// Texels that a texture of linear memory can have.
+    400 cuDeviceGetTexture1DLinearMaxWidth ("cuDeviceGetTexture1DLinearMaxWidth", 11010) Once (maxWidthInElements: Out<usize>, format: Val<i32>, numChannels: Val<u32>, dev: Val<i32>);
+    /// Whether contexts can be confined to a part of a device.
+    401 cuDeviceGetExecAffinitySupport ("cuDeviceGetExecAffinitySupport", 11040) Once (pi: Out<i32>, kind: Val<i32>, dev: Val<i32>);
+
     /// When modules' code is loaded.
     410 cuModuleGetLoadingMode ("cuModuleGetLoadingMode", 11070) Wait (mode: Out<i32>);
     /// Number of kernels of a module.
@@ -163,6 +168,25 @@ auto {
     414 cuFuncSetSharedMemConfig ("cuFuncSetSharedMemConfig", 4020) Wait (hfunc: Use<Function>, config: Val<i32>);
     /// Dynamic shared memory that blocks of a function can have if so many are to fit.
     415 cuOccupancyAvailableDynamicSMemPerBlock ("cuOccupancyAvailableDynamicSMemPerBlock", 10020) Wait (dynamicSmemSize: Out<usize>, func: Use<Function>, numBlocks: Val<i32>, blockSize: Val<i32>);
+    /// The width of shared memory banks.
+    416 cuCtxGetSharedMemConfig ("cuCtxGetSharedMemConfig", 4020) Wait (pConfig: Out<i32>);
+    /// Sets the width of shared memory banks.
+    417 cuCtxSetSharedMemConfig ("cuCtxSetSharedMemConfig", 4020) Wait (config: Val<i32>);
+    /// Makes the whole cache everybody's again.
+    418 cuCtxResetPersistingL2Cache ("cuCtxResetPersistingL2Cache", 11000) Wait ();
+
+    /// Fills rows of device memory with a byte.
+    420 cuMemsetD2D8_v2 ("cuMemsetD2D8", 3020) Post (dstDevice: Val<u64>, dstPitch: Val<usize>, uc: Val<u8>, Width: Val<usize>, Height: Val<usize>);
+    /// Fills rows of device memory with a 16-bit value.
+    421 cuMemsetD2D16_v2 ("cuMemsetD2D16", 3020) Post (dstDevice: Val<u64>, dstPitch: Val<usize>, us: Val<u16>, Width: Val<usize>, Height: Val<usize>);
+    /// Fills rows of device memory with a 32-bit value.
+    422 cuMemsetD2D32_v2 ("cuMemsetD2D32", 3020) Post (dstDevice: Val<u64>, dstPitch: Val<usize>, ui: Val<u32>, Width: Val<usize>, Height: Val<usize>);
+    /// Fills rows of device memory with a byte, in a stream.
+    423 cuMemsetD2D8Async ("cuMemsetD2D8Async", 3020) Post (dstDevice: Val<u64>, dstPitch: Val<usize>, uc: Val<u8>, Width: Val<usize>, Height: Val<usize>, hStream: Use<Stream>);
+    /// Fills rows of device memory with a 16-bit value, in a stream.
+    424 cuMemsetD2D16Async ("cuMemsetD2D16Async", 3020) Post (dstDevice: Val<u64>, dstPitch: Val<usize>, us: Val<u16>, Width: Val<usize>, Height: Val<usize>, hStream: Use<Stream>);
+    /// Fills rows of device memory with a 32-bit value, in a stream.
+    425 cuMemsetD2D32Async ("cuMemsetD2D32Async", 3020) Post (dstDevice: Val<u64>, dstPitch: Val<usize>, ui: Val<u32>, Width: Val<usize>, Height: Val<usize>, hStream: Use<Stream>);
 }
 wire {
     /// The version of CUDA that the backend's driver implements.
@@ -352,10 +376,201 @@ driver {
     /// The device at a PCI address.
     cuDeviceGetByPCIBusId ("cuDeviceGetByPCIBusId", 4010) (dev: *mut i32, pciBusId: *const c_char);
 
+    /// Some of a device's attributes.
+    cuDeviceGetProperties ("cuDeviceGetProperties", 2000) (prop: *mut c_void, dev: i32);
+    /// A device's number for Windows' display drivers: there is none.
+    cuDeviceGetLuid ("cuDeviceGetLuid", 10000) (luid: *mut c_char, deviceNodeMask: *mut u32, dev: i32);
+    /// A context's number, never used for another one.
+    cuCtxGetId ("cuCtxGetId", 12000) (ctx: Handle, ctxId: *mut u64);
+    /// Sets the flags of the calling thread's context.
+    cuCtxSetFlags ("cuCtxSetFlags", 12010) (flags: u32);
+    /// Counts a user of the calling thread's context.
+    cuCtxAttach ("cuCtxAttach", 2000) (pctx: *mut Handle, flags: u32);
+    /// Counts a user of a context less.
+    cuCtxDetach ("cuCtxDetach", 2000) (ctx: Handle);
+    /// Whether kernels of one device can reach the memory of another.
+    cuDeviceCanAccessPeer ("cuDeviceCanAccessPeer", 4000) (canAccessPeer: *mut i32, dev: i32, peerDev: i32);
+    /// One attribute of a pair of devices.
+    cuDeviceGetP2PAttribute ("cuDeviceGetP2PAttribute", 8000) (value: *mut i32, attrib: i32, srcDevice: i32, dstDevice: i32);
+    /// Lets kernels reach the memory of another context's device.
+    cuCtxEnablePeerAccess ("cuCtxEnablePeerAccess", 4000) (peerContext: Handle, Flags: u32);
+    /// Undoes that.
+    cuCtxDisablePeerAccess ("cuCtxDisablePeerAccess", 4000) (peerContext: Handle);
+    /// Tells a profiler to begin.
+    cuProfilerStart ("cuProfilerStart", 4000) ();
+    /// Tells a profiler to end.
+    cuProfilerStop ("cuProfilerStop", 4000) ();
+
     /// What is known of a pointer, of several attributes at once.
     cuPointerGetAttributes ("cuPointerGetAttributes", 7000) (numAttributes: u32, attributes: *mut i32, data: *mut *mut c_void, ptr: u64);
     /// Sets an attribute of the allocation that an address lies in.
     cuPointerSetAttribute ("cuPointerSetAttribute", 6000) (value: *const c_void, attribute: i32, ptr: u64);
+
+    /// Allocates rows of device memory that are aligned for textures.
+    cuMemAllocPitch_v2 ("cuMemAllocPitch", 3020) (dptr: *mut u64, pPitch: *mut usize, WidthInBytes: usize, Height: usize, ElementSizeBytes: u32);
+    /// Copies between two devices' memory.
+    cuMemcpyPeer ("cuMemcpyPeer", 4000) (dstDevice: u64, dstContext: Handle, srcDevice: u64, srcContext: Handle, ByteCount: usize);
+    /// Copies between two devices' memory, in a stream.
+    cuMemcpyPeerAsync ("cuMemcpyPeerAsync", 4000) (dstDevice: u64, dstContext: Handle, srcDevice: u64, srcContext: Handle, ByteCount: usize, hStream: Handle);
+    /// Copies rows.
+    cuMemcpy2D_v2 ("cuMemcpy2D", 3020) (pCopy: *const c_void);
+    /// Copies rows of any pitch.
+    cuMemcpy2DUnaligned_v2 ("cuMemcpy2DUnaligned", 3020) (pCopy: *const c_void);
+    /// Copies rows, in a stream.
+    cuMemcpy2DAsync_v2 ("cuMemcpy2DAsync", 3020) (pCopy: *const c_void, hStream: Handle);
+    /// Copies slices of rows.
+    cuMemcpy3D_v2 ("cuMemcpy3D", 3020) (pCopy: *const c_void);
+    /// Copies slices of rows, in a stream.
+    cuMemcpy3DAsync_v2 ("cuMemcpy3DAsync", 3020) (pCopy: *const c_void, hStream: Handle);
+    /// Copies slices of rows between devices.
+    cuMemcpy3DPeer ("cuMemcpy3DPeer", 4000) (pCopy: *const c_void);
+    /// Copies slices of rows between devices, in a stream.
+    cuMemcpy3DPeerAsync ("cuMemcpy3DPeerAsync", 4000) (pCopy: *const c_void, hStream: Handle);
+    /// Copies from an array to device memory.
+    cuMemcpyAtoD_v2 ("cuMemcpyAtoD", 3020) (dstDevice: u64, srcArray: Handle, srcOffset: usize, ByteCount: usize);
+    /// Copies from device memory to an array.
+    cuMemcpyDtoA_v2 ("cuMemcpyDtoA", 3020) (dstArray: Handle, dstOffset: usize, srcDevice: u64, ByteCount: usize);
+    /// Copies from host memory to an array.
+    cuMemcpyHtoA_v2 ("cuMemcpyHtoA", 3020) (dstArray: Handle, dstOffset: usize, srcHost: *const c_void, ByteCount: usize);
+    /// Copies from an array to host memory.
+    cuMemcpyAtoH_v2 ("cuMemcpyAtoH", 3020) (dstHost: *mut c_void, srcArray: Handle, srcOffset: usize, ByteCount: usize);
+    /// Copies from an array to an array.
+    cuMemcpyAtoA_v2 ("cuMemcpyAtoA", 3020) (dstArray: Handle, dstOffset: usize, srcArray: Handle, srcOffset: usize, ByteCount: usize);
+    /// Copies from host memory to an array, in a stream.
+    cuMemcpyHtoAAsync_v2 ("cuMemcpyHtoAAsync", 3020) (dstArray: Handle, dstOffset: usize, srcHost: *const c_void, ByteCount: usize, hStream: Handle);
+    /// Copies from an array to host memory, in a stream.
+    cuMemcpyAtoHAsync_v2 ("cuMemcpyAtoHAsync", 3020) (dstHost: *mut c_void, srcArray: Handle, srcOffset: usize, ByteCount: usize, hStream: Handle);
+    /// A handle for another process to open: there is none.
+    cuIpcGetMemHandle ("cuIpcGetMemHandle", 4010) (pHandle: *mut IpcHandle, dptr: u64);
+    /// Opens such a handle.
+    cuIpcOpenMemHandle_v2 ("cuIpcOpenMemHandle", 11000) (pdptr: *mut u64, handle: IpcHandle, Flags: u32);
+    /// Closes what such a handle opened.
+    cuIpcCloseMemHandle ("cuIpcCloseMemHandle", 4010) (dptr: u64);
+    /// A handle of an event for another process to open: there is none.
+    cuIpcGetEventHandle ("cuIpcGetEventHandle", 4010) (pHandle: *mut IpcHandle, event: Handle);
+    /// Opens such a handle.
+    cuIpcOpenEventHandle ("cuIpcOpenEventHandle", 4010) (phEvent: *mut Handle, handle: IpcHandle);
+
+    /// Allocates memory that host and devices use at one address.
+    cuMemAllocManaged ("cuMemAllocManaged", 6000) (dptr: *mut u64, bytesize: usize, flags: u32);
+    /// Attaches managed memory to a stream.
+    cuStreamAttachMemAsync ("cuStreamAttachMemAsync", 6000) (hStream: Handle, dptr: u64, length: usize, flags: u32);
+    /// Brings managed memory near a device.
+    cuMemPrefetchAsync ("cuMemPrefetchAsync", 8000) (devPtr: u64, count: usize, dstDevice: i32, hStream: Handle);
+    /// Brings managed memory near a place.
+    cuMemPrefetchAsync_v2 ("cuMemPrefetchAsync", 12020) (devPtr: u64, count: usize, location: MemLocation, flags: u32, hStream: Handle);
+    /// Says how managed memory is used.
+    cuMemAdvise ("cuMemAdvise", 8000) (devPtr: u64, count: usize, advice: i32, device: i32);
+    /// Says how managed memory is used, and near where.
+    cuMemAdvise_v2 ("cuMemAdvise", 12020) (devPtr: u64, count: usize, advice: i32, location: MemLocation);
+    /// What was said of managed memory.
+    cuMemRangeGetAttribute ("cuMemRangeGetAttribute", 8000) (data: *mut c_void, dataSize: usize, attribute: i32, devPtr: u64, count: usize);
+    /// What was said of managed memory, of several attributes at once.
+    cuMemRangeGetAttributes ("cuMemRangeGetAttributes", 8000) (data: *mut *mut c_void, dataSizes: *mut usize, attributes: *mut i32, numAttributes: usize, devPtr: u64, count: usize);
+
+    /// What sizes of memory and addresses must be multiples of.
+    cuMemGetAllocationGranularity ("cuMemGetAllocationGranularity", 10020) (granularity: *mut usize, prop: *const c_void, option: i32);
+    /// Reserves addresses.
+    cuMemAddressReserve ("cuMemAddressReserve", 10020) (ptr: *mut u64, size: usize, alignment: usize, addr: u64, flags: u64);
+    /// Gives reserved addresses back.
+    cuMemAddressFree ("cuMemAddressFree", 10020) (ptr: u64, size: usize);
+    /// Takes memory without an address.
+    cuMemCreate ("cuMemCreate", 10020) (handle: *mut u64, size: usize, prop: *const c_void, flags: u64);
+    /// Gives such memory back.
+    cuMemRelease ("cuMemRelease", 10020) (handle: u64);
+    /// The handle of the memory behind an address.
+    cuMemRetainAllocationHandle ("cuMemRetainAllocationHandle", 11000) (handle: *mut u64, addr: *mut c_void);
+    /// Puts memory at reserved addresses.
+    cuMemMap ("cuMemMap", 10020) (ptr: u64, size: usize, offset: usize, handle: u64, flags: u64);
+    /// Takes it from there.
+    cuMemUnmap ("cuMemUnmap", 10020) (ptr: u64, size: usize);
+    /// Lets devices use mapped memory.
+    cuMemSetAccess ("cuMemSetAccess", 10020) (ptr: u64, size: usize, desc: *const c_void, count: usize);
+    /// Whether a device may use mapped memory.
+    cuMemGetAccess ("cuMemGetAccess", 10020) (flags: *mut u64, location: *const c_void, ptr: u64);
+    /// How memory was created.
+    cuMemGetAllocationPropertiesFromHandle ("cuMemGetAllocationPropertiesFromHandle", 10020) (prop: *mut c_void, handle: u64);
+    /// A handle for another process to import: there is none.
+    cuMemExportToShareableHandle ("cuMemExportToShareableHandle", 10020) (shareableHandle: *mut c_void, handle: u64, handleType: i32, flags: u64);
+    /// Imports such a handle.
+    cuMemImportFromShareableHandle ("cuMemImportFromShareableHandle", 10020) (handle: *mut u64, osHandle: *mut c_void, shHandleType: i32);
+
+    /// Creates an array of one or two dimensions.
+    cuArrayCreate_v2 ("cuArrayCreate", 3020) (pHandle: *mut Handle, pAllocateArray: *const c_void);
+    /// Creates an array.
+    cuArray3DCreate_v2 ("cuArray3DCreate", 3020) (pHandle: *mut Handle, pAllocateArray: *const c_void);
+    /// How an array was created, without depth and flags.
+    cuArrayGetDescriptor_v2 ("cuArrayGetDescriptor", 3020) (pArrayDescriptor: *mut c_void, hArray: Handle);
+    /// How an array was created.
+    cuArray3DGetDescriptor_v2 ("cuArray3DGetDescriptor", 3020) (pArrayDescriptor: *mut c_void, hArray: Handle);
+    /// Destroys an array.
+    cuArrayDestroy ("cuArrayDestroy", 2000) (hArray: Handle);
+    /// Creates an array with smaller versions of itself.
+    cuMipmappedArrayCreate ("cuMipmappedArrayCreate", 5000) (pHandle: *mut Handle, pMipmappedArrayDesc: *const c_void, numMipmapLevels: u32);
+    /// A level of a mipmapped array.
+    cuMipmappedArrayGetLevel ("cuMipmappedArrayGetLevel", 5000) (pLevelArray: *mut Handle, hMipmappedArray: Handle, level: u32);
+    /// Destroys a mipmapped array and its levels.
+    cuMipmappedArrayDestroy ("cuMipmappedArrayDestroy", 5000) (hMipmappedArray: Handle);
+    /// Creates a texture object.
+    cuTexObjectCreate ("cuTexObjectCreate", 5000) (pTexObject: *mut u64, pResDesc: *const c_void, pTexDesc: *const c_void, pResViewDesc: *const c_void);
+    /// Destroys a texture object.
+    cuTexObjectDestroy ("cuTexObjectDestroy", 5000) (texObject: u64);
+    /// What a texture object reads.
+    cuTexObjectGetResourceDesc ("cuTexObjectGetResourceDesc", 5000) (pResDesc: *mut c_void, texObject: u64);
+    /// How a texture object reads.
+    cuTexObjectGetTextureDesc ("cuTexObjectGetTextureDesc", 5000) (pTexDesc: *mut c_void, texObject: u64);
+    /// The part that a texture object reads.
+    cuTexObjectGetResourceViewDesc ("cuTexObjectGetResourceViewDesc", 5000) (pResViewDesc: *mut c_void, texObject: u64);
+    /// Creates a surface object.
+    cuSurfObjectCreate ("cuSurfObjectCreate", 5000) (pSurfObject: *mut u64, pResDesc: *const c_void);
+    /// Destroys a surface object.
+    cuSurfObjectDestroy ("cuSurfObjectDestroy", 5000) (surfObject: u64);
+    /// What a surface object is of.
+    cuSurfObjectGetResourceDesc ("cuSurfObjectGetResourceDesc", 5000) (pResDesc: *mut c_void, surfObject: u64);
+    /// Finds a texture reference in a module.
+    cuModuleGetTexRef ("cuModuleGetTexRef", 2000) (pTexRef: *mut Handle, hmod: Handle, name: *const c_char);
+    /// Finds a surface reference in a module.
+    cuModuleGetSurfRef ("cuModuleGetSurfRef", 3000) (pSurfRef: *mut Handle, hmod: Handle, name: *const c_char);
+    /// Binds an array to a texture reference.
+    cuTexRefSetArray ("cuTexRefSetArray", 2000) (hTexRef: Handle, hArray: Handle, Flags: u32);
+    /// Binds a mipmapped array to a texture reference.
+    cuTexRefSetMipmappedArray ("cuTexRefSetMipmappedArray", 5000) (hTexRef: Handle, hMipmappedArray: Handle, Flags: u32);
+    /// Binds an array to a surface reference.
+    cuSurfRefSetArray ("cuSurfRefSetArray", 3000) (hSurfRef: Handle, hArray: Handle, Flags: u32);
+    /// Binds device memory to a texture reference.
+    cuTexRefSetAddress_v2 ("cuTexRefSetAddress", 3020) (ByteOffset: *mut usize, hTexRef: Handle, dptr: u64, bytes: usize);
+    /// Binds rows of device memory to a texture reference.
+    cuTexRefSetAddress2D_v3 ("cuTexRefSetAddress2D", 4010) (hTexRef: Handle, desc: *const c_void, dptr: u64, Pitch: usize);
+    /// Sets the format that a texture reference reads device memory in.
+    cuTexRefSetFormat ("cuTexRefSetFormat", 2000) (hTexRef: Handle, fmt: u32, NumPackedComponents: i32);
+    /// Sets what a texture reference does with coordinates outside.
+    cuTexRefSetAddressMode ("cuTexRefSetAddressMode", 2000) (hTexRef: Handle, dim: i32, am: u32);
+    /// Sets a texture reference's filter.
+    cuTexRefSetFilterMode ("cuTexRefSetFilterMode", 2000) (hTexRef: Handle, fm: u32);
+    /// Sets a texture reference's filter between levels.
+    cuTexRefSetMipmapFilterMode ("cuTexRefSetMipmapFilterMode", 5000) (hTexRef: Handle, fm: u32);
+    /// Sets what a texture reference adds to the level.
+    cuTexRefSetMipmapLevelBias ("cuTexRefSetMipmapLevelBias", 5000) (hTexRef: Handle, bias: f32);
+    /// Sets the levels that a texture reference reads.
+    cuTexRefSetMipmapLevelClamp ("cuTexRefSetMipmapLevelClamp", 5000) (hTexRef: Handle, minMipmapLevelClamp: f32, maxMipmapLevelClamp: f32);
+    /// Sets a texture reference's anisotropy.
+    cuTexRefSetMaxAnisotropy ("cuTexRefSetMaxAnisotropy", 5000) (hTexRef: Handle, maxAniso: u32);
+    /// Sets a texture reference's colour outside.
+    cuTexRefSetBorderColor ("cuTexRefSetBorderColor", 8000) (hTexRef: Handle, pBorderColor: *mut f32);
+    /// Sets a texture reference's flags.
+    cuTexRefSetFlags ("cuTexRefSetFlags", 2000) (hTexRef: Handle, Flags: u32);
+    /// The address bound to a texture reference.
+    cuTexRefGetAddress_v2 ("cuTexRefGetAddress", 3020) (pdptr: *mut u64, hTexRef: Handle);
+    /// What a texture reference does with coordinates outside.
+    cuTexRefGetAddressMode ("cuTexRefGetAddressMode", 2000) (pam: *mut u32, hTexRef: Handle, dim: i32);
+    /// A texture reference's filter.
+    cuTexRefGetFilterMode ("cuTexRefGetFilterMode", 2000) (pfm: *mut u32, hTexRef: Handle);
+    /// A texture reference's flags.
+    cuTexRefGetFlags ("cuTexRefGetFlags", 2000) (pFlags: *mut u32, hTexRef: Handle);
+    /// The format that a texture reference reads.
+    cuTexRefGetFormat ("cuTexRefGetFormat", 2000) (pFormat: *mut u32, pNumChannels: *mut i32, hTexRef: Handle);
+    /// A texture reference's colour outside.
+    cuTexRefGetBorderColor ("cuTexRefGetBorderColor", 8000) (pBorderColor: *mut f32, hTexRef: Handle);
 
     /// The kernels of a module.
     cuModuleEnumerateFunctions ("cuModuleEnumerateFunctions", 12040) (functions: *mut Handle, numFunctions: u32, hmod: Handle);
@@ -473,7 +688,7 @@ impl Wire {
     /// Whether the call is about the calling thread's context. Devices are asked about without one, and
     /// contexts made and ended.
     pub fn needs_context(self) -> bool {
-        !matches!(self as u16, 1..=9 | 126..=139)
+        !matches!(self as u16, 1..=9 | 126..=139 | 400..=409)
     }
 
     /// When this call's result is known.

@@ -35,6 +35,21 @@ pub type Device = i32;
 /// `CUuuid`, by bytes.
 pub type Uuid = [u8; 16];
 
+/// `CUmemLocation`: a place of memory, its type and its number within the type.
+#[repr(C)]
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub struct MemLocation {
+    /// `CUmemLocationType`: 1 for a device, 2 for the host, 3 for a node of the host's memory.
+    pub kind: i32,
+    /// Which device or node.
+    pub id: i32,
+}
+
+/// `CUipcMemHandle` and `CUipcEventHandle`.
+#[repr(C)]
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub struct IpcHandle(pub [u8; 64]);
+
 /// A kind of handle. The number is what distinguishes kinds on the wire and in a guest's table.
 pub trait Kind: 'static {
     /// Distinguishes the kinds; at most 15.

@@ -1,10 +1,12 @@
 //! Contexts: what a program's handles and memory belong to, the error that ended it, and each thread's
 //! stack of current ones. Must never give out a context that was destroyed.
 
+use crate::api::Described;
 use crate::driver::{self, Driver};
 use crate::exec::texture::TextureTable;
 use cuda_abi::CuResult;
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -37,8 +39,14 @@ pub struct Context {
     pub primary: bool,
     /// `CUfunc_cache` preference; it changes nothing on this device.
     pub cache_config: AtomicI32,
+    /// `CUsharedconfig` preference; shared memory has no banks here.
+    pub shared_config: AtomicI32,
+    /// How often cuCtxAttach was called more than cuCtxDetach.
+    pub attached: AtomicU32,
     /// What handles of textures and surfaces mean to its kernels.
     pub textures: TextureTable,
+    /// What programs said of those, by handle.
+    described: Mutex<HashMap<u64, Described>>,
     limits: [AtomicUsize; LIMITS.len()],
     /// The first asynchronous error, 0 if there was none.
     fault: AtomicU32,
@@ -55,11 +63,35 @@ impl Context {
             flags: AtomicU32::new(flags),
             primary,
             cache_config: AtomicI32::new(0),
+            shared_config: AtomicI32::new(1), // four bytes
+            attached: AtomicU32::new(0),
             textures: TextureTable::new(),
+            described: Mutex::default(),
             limits: LIMITS.map(|(initial, _)| AtomicUsize::new(initial)),
             fault: AtomicU32::new(0),
             alive: AtomicBool::new(true),
         })
+    }
+
+    /// Notes what the program said of a texture or surface object.
+    pub fn describe(&self, object: u64, described: Described) {
+        self.descriptions().insert(object, described);
+    }
+
+    /// What the program said of an object.
+    pub fn described(&self, object: u64) -> Option<Described> {
+        self.descriptions().get(&object).copied()
+    }
+
+    /// Forgets an object.
+    pub fn forget(&self, object: u64) {
+        self.descriptions().remove(&object);
+    }
+
+    fn descriptions(&self) -> MutexGuard<'_, HashMap<u64, Described>> {
+        self.described
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether these are flags that a context can have.

@@ -2,7 +2,8 @@
 //! child of fork has none of it, and must never touch its parent's (locks may be held by threads that
 //! the child does not have).
 
-use crate::api::{Link, LinkKind};
+use crate::api::{Link, LinkKind, PhysicalHandle, PhysicalKind};
+use crate::array::{Array, ArrayKind, Mipmap, MipmapKind};
 use crate::context::{Context, Primary};
 use crate::device::Device;
 use crate::engine::Engines;
@@ -13,6 +14,7 @@ use crate::memory::Memory;
 use crate::module::{Function, Module};
 use crate::settings::Settings;
 use crate::stream::Stream;
+use crate::texture::{Reference, ReferenceKind};
 use cuda_abi::CuResult;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -43,6 +45,14 @@ pub struct Driver {
     pub kernels: Table<KernelKind, Kernel>,
     /// Links under way.
     pub links: Table<LinkKind, Link>,
+    /// Live arrays, levels of mipmapped ones among them.
+    pub arrays: Table<ArrayKind, Array>,
+    /// Live mipmapped arrays.
+    pub mipmaps: Table<MipmapKind, Mipmap>,
+    /// Texture and surface references of live modules.
+    pub references: Table<ReferenceKind, Reference>,
+    /// Physical memory without an address.
+    pub physical: Table<PhysicalKind, PhysicalHandle>,
 }
 
 /// cuInit has not been called.
@@ -136,6 +146,10 @@ impl Driver {
             libraries: Table::new(),
             kernels: Table::new(),
             links: Table::new(),
+            arrays: Table::new(),
+            mipmaps: Table::new(),
+            references: Table::new(),
+            physical: Table::new(),
         })
     }
 
@@ -155,6 +169,14 @@ impl Driver {
             .remove_if(|function| function.context.id == context.id);
         self.modules
             .remove_if(|module| module.context.id == context.id);
+        self.references
+            .remove_if(|reference| reference.context.id == context.id);
+        self.mipmaps.remove_if(|mipmap| {
+            let first = mipmap.arrays.first();
+            first.is_none_or(|array| array.context().id == context.id)
+        });
+        self.arrays
+            .remove_if(|array| array.context().id == context.id);
         self.memory.release_context(context.handle);
         self.engines.remove_context(context.id);
     }

@@ -49,6 +49,13 @@ impl<K: Kind, T> Table<K, T> {
             .cloned()
     }
 
+    /// A live object, and its number.
+    pub fn find(&self, wanted: impl Fn(&T) -> bool) -> Option<(u64, Arc<T>)> {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        let found = live.iter().find(|(_, object)| wanted(object));
+        found.map(|(number, object)| (*number, Arc::clone(object)))
+    }
+
     /// Ends a handle; its object, if it was live.
     pub fn remove(&self, handle: Handle) -> Option<Arc<T>> {
         self.live

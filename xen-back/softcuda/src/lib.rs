@@ -21,6 +21,7 @@
     reason = "the functions have C's names and CUDA's contracts; cuda-abi documents each"
 )]
 mod api;
+mod array;
 mod compile;
 mod context;
 mod device;
@@ -38,6 +39,7 @@ pub mod ptx;
 mod rounding;
 mod settings;
 mod stream;
+mod texture;
 mod work;
 
 cuda_abi::with_calls!(cuda_abi::export_all_calls);

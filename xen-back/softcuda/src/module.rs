@@ -11,6 +11,8 @@ use crate::exec::{
 use crate::image::Text;
 use crate::memory::{Home, Owner, Purpose};
 use crate::ptx;
+use crate::ptx::ast::Opaque;
+use crate::texture::Reference;
 use cuda_abi::{CuResult, Handle};
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -29,6 +31,8 @@ pub struct Module {
     variables: Vec<(u64, u64)>,
     /// Handles of the functions that were asked for, by kernel.
     functions: Mutex<HashMap<usize, u64>>,
+    /// Handles of the texture and surface references that were asked for, by variable.
+    references: Mutex<HashMap<usize, u64>>,
 }
 
 /// A kernel of a loaded module.
@@ -164,6 +168,7 @@ impl Module {
             program,
             variables,
             functions: Mutex::default(),
+            references: Mutex::default(),
         });
         driver.modules.insert(handle, Arc::clone(&module));
         Ok(module)
@@ -175,6 +180,9 @@ impl Module {
         driver
             .functions
             .remove_if(|function| function.module == module.handle);
+        driver
+            .references
+            .remove_if(|reference| reference.module == module.handle);
         for (start, _) in &module.variables {
             driver.memory.release(*start);
         }
@@ -223,6 +231,31 @@ impl Module {
     /// What programs call it.
     pub fn handle(&self) -> Handle {
         self.handle as Handle
+    }
+
+    /// The handle of a texture or surface reference by its name: always the same one.
+    pub fn reference(&self, driver: &Driver, name: &str, surface: bool) -> Option<u64> {
+        let wanted = if surface {
+            Opaque::Surface
+        } else {
+            Opaque::Texture
+        };
+        let variables = self.program.variables();
+        let index = variables
+            .iter()
+            .position(|variable| variable.name == name && variable.opaque == Some(wanted))?;
+        let (address, _) = *self.variables.get(index)?;
+        let mut references = self
+            .references
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        Some(*references.entry(index).or_insert_with(|| {
+            let handle = driver.references.number();
+            let context = Arc::clone(&self.context);
+            let reference = Reference::new(context, self.handle, surface, address);
+            driver.references.insert(handle, Arc::new(reference));
+            handle
+        }))
     }
 
     /// First address and bytes of a variable by its name, and whether it is managed memory.

@@ -5,6 +5,7 @@
 use crate::context::Context;
 use crate::driver::Driver;
 use crate::event::Event;
+use crate::exec::texture::ArrayMemory;
 use crate::exec::{Fault, Launch};
 use crate::module::Function;
 use crate::rounding::with_default_modes;
@@ -27,6 +28,10 @@ pub enum Work {
     Copy(Copy),
     /// Fills memory with a repeated value.
     Fill(Fill),
+    /// Copies rows of bytes.
+    CopyRows(Box<CopyRows>),
+    /// Fills rows of memory with a repeated value.
+    FillRows(FillRows),
 }
 
 /// A kernel with its launch.
@@ -77,6 +82,53 @@ pub struct Fill {
     pub count: u64,
 }
 
+/// Where rows of slices lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rows {
+    /// The first byte.
+    pub address: u64,
+    /// Bytes from row to row.
+    pub pitch: u64,
+    /// Bytes from slice to slice.
+    pub slice: u64,
+}
+
+impl Rows {
+    fn row(&self, y: u64, z: u64) -> u64 {
+        self.address + y * self.pitch + z * self.slice
+    }
+}
+
+/// A copy of a box of bytes between any two places of the process.
+#[derive(Debug, Clone)]
+pub struct CopyRows {
+    /// Where it goes.
+    pub to: Rows,
+    /// Where it comes from.
+    pub from: Rows,
+    /// Bytes of a row, rows of a slice, slices.
+    pub extent: [u64; 3],
+    /// Whether it ends outside device memory, which is what the second copy engine is for.
+    pub download: bool,
+    /// Keeps arrays that it touches.
+    pub _arrays: [Option<Arc<ArrayMemory>>; 2],
+}
+
+/// A value repeated over rows.
+#[derive(Debug, Clone, Copy)]
+pub struct FillRows {
+    /// First address written, a multiple of the value's width.
+    pub to: u64,
+    /// Bytes from row to row, a multiple of the value's width.
+    pub pitch: u64,
+    /// The value.
+    pub value: Pattern,
+    /// How many of it in a row.
+    pub width: u64,
+    /// Rows.
+    pub height: u64,
+}
+
 /// A value of one of the widths that CUDA fills memory with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pattern {
@@ -122,7 +174,10 @@ impl Work {
             Work::Mark | Work::Record(_) | Work::Release(_) => None,
             Work::Kernel(_) => Some(Engine::Compute),
             Work::Copy(copy) if copy.download => Some(Engine::Download),
-            Work::Copy(_) | Work::Fill(_) => Some(Engine::Upload),
+            Work::CopyRows(copy) if copy.download => Some(Engine::Download),
+            Work::Copy(_) | Work::Fill(_) | Work::CopyRows(_) | Work::FillRows(_) => {
+                Some(Engine::Upload)
+            }
         }
     }
 
@@ -132,6 +187,7 @@ impl Work {
             Work::Record(event) => event.reached(task, Instant::now()),
             Work::Release(start) => driver.memory.release(start),
             Work::Mark | Work::Kernel(_) | Work::Copy(_) | Work::Fill(_) => {}
+            Work::CopyRows(_) | Work::FillRows(_) => {}
         }
     }
 
@@ -141,6 +197,8 @@ impl Work {
             Work::Kernel(kernel) => kernel.run(driver, context),
             Work::Copy(copy) => copy.run(),
             Work::Fill(fill) => fill.run(),
+            Work::CopyRows(copy) => copy.run(),
+            Work::FillRows(fill) => fill.run(),
             Work::Mark | Work::Record(_) | Work::Release(_) => {}
         }
     }
@@ -195,6 +253,49 @@ impl Copy {
         // stay mapped for the process's life; host ranges are the program's to vouch for, as CUDA's
         // contract has it; staged bytes are as many as the copy's. The ranges may overlap.
         unsafe { std::ptr::copy(from, self.to as *mut u8, self.bytes as usize) };
+    }
+}
+
+impl CopyRows {
+    fn run(&self) {
+        let [width, height, depth] = self.extent;
+        let whole = |rows: &Rows| {
+            (height == 1 || rows.pitch == width) && (depth == 1 || rows.slice == width * height)
+        };
+        let copy = |y, z, bytes: u64| {
+            // SAFETY: device ranges, from the first byte to the last, were found allocated when the copy
+            // was submitted, and their addresses stay mapped for the process's life; arrays are kept by
+            // the work itself; host ranges are the program's to vouch for, as CUDA's contract has it.
+            // The ranges may overlap.
+            unsafe {
+                std::ptr::copy(
+                    self.from.row(y, z) as *const u8,
+                    self.to.row(y, z) as *mut u8,
+                    bytes as usize,
+                );
+            }
+        };
+        if whole(&self.to) && whole(&self.from) {
+            return copy(0, 0, width * height * depth);
+        }
+        for z in 0..depth {
+            for y in 0..height {
+                copy(y, z, width);
+            }
+        }
+    }
+}
+
+impl FillRows {
+    fn run(&self) {
+        for row in 0..self.height {
+            let row = Fill {
+                to: self.to + row * self.pitch,
+                value: self.value,
+                count: self.width,
+            };
+            row.run();
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{Out, call, device_index};
 use crate::context::{Context, current, with_stack};
 use crate::driver::Driver;
+use crate::memory::Peer;
 use cuda_abi::{CuResult, Handle};
 use std::ffi::c_void;
 use std::ptr::null_mut;
@@ -215,4 +216,130 @@ pub unsafe fn cuCtxSetCacheConfig(config: i32) -> CuResult {
         context.cache_config.store(config, Ordering::Relaxed);
         Ok(())
     })
+}
+
+pub unsafe fn cuCtxGetSharedMemConfig(config: *mut i32) -> CuResult {
+    call(|_| {
+        // SAFETY: the C function's contract.
+        let out = unsafe { Out::new(config) }?;
+        out.set(current()?.shared_config.load(Ordering::Relaxed));
+        Ok(())
+    })
+}
+
+pub unsafe fn cuCtxSetSharedMemConfig(config: i32) -> CuResult {
+    call(|_| {
+        let context = current()?;
+        match config {
+            0 => context.shared_config.store(1, Ordering::Relaxed),
+            1 | 2 => context.shared_config.store(config, Ordering::Relaxed),
+            _ => return Err(CuResult::INVALID_VALUE),
+        }
+        Ok(())
+    })
+}
+
+/// No part of the cache is set aside, so there is nothing to reset.
+pub unsafe fn cuCtxResetPersistingL2Cache() -> CuResult {
+    call(|_| current().map(drop))
+}
+
+pub unsafe fn cuCtxGetId(context: Handle, id: *mut u64) -> CuResult {
+    call(|driver| {
+        // SAFETY: the C function's contract.
+        let out = unsafe { Out::new(id) }?;
+        let context = if context.is_null() {
+            top()?
+        } else {
+            find(driver, context)?
+        };
+        out.set(context.id);
+        Ok(())
+    })
+}
+
+pub unsafe fn cuCtxSetFlags(flags: u32) -> CuResult {
+    call(|_| {
+        let context = top()?;
+        if !Context::flags_valid(flags) {
+            return Err(CuResult::INVALID_VALUE);
+        }
+        context.flags.store(flags, Ordering::Relaxed);
+        Ok(())
+    })
+}
+
+pub unsafe fn cuCtxAttach(context: *mut Handle, flags: u32) -> CuResult {
+    call(|_| {
+        // SAFETY: the C function's contract.
+        let out = unsafe { Out::new(context) }?;
+        if flags != 0 {
+            return Err(CuResult::INVALID_VALUE);
+        }
+        let context = top()?;
+        context.attached.fetch_add(1, Ordering::AcqRel);
+        out.set(context.handle as Handle);
+        Ok(())
+    })
+}
+
+/// The last one to detach destroys the context, which whoever created it is attached to.
+pub unsafe fn cuCtxDetach(context: Handle) -> CuResult {
+    let attached = call(|driver| {
+        let context = find(driver, context)?;
+        let one_less = |attached: u32| attached.checked_sub(1);
+        context
+            .attached
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less)
+            .map(drop)
+            .map_err(|_| CuResult::NOT_FOUND)
+    });
+    match attached {
+        // SAFETY: the same contract.
+        CuResult::NOT_FOUND => unsafe { cuCtxDestroy_v2(context) },
+        other => other,
+    }
+}
+
+/// The pair of the calling thread's context and a peer's.
+fn peer(driver: &Driver, context: Handle) -> Result<Peer, CuResult> {
+    let current = current()?;
+    let other = find(driver, context)?;
+    if current.device == other.device {
+        return Err(CuResult::INVALID_DEVICE);
+    }
+    Ok(Peer {
+        from: (current.handle, current.device),
+        to: (other.handle, other.device),
+    })
+}
+
+pub unsafe fn cuCtxEnablePeerAccess(context: Handle, flags: u32) -> CuResult {
+    call(|driver| {
+        if flags != 0 {
+            return Err(CuResult::INVALID_VALUE);
+        }
+        driver.memory.enable_peer(peer(driver, context)?)
+    })
+}
+
+pub unsafe fn cuCtxDisablePeerAccess(context: Handle) -> CuResult {
+    call(|driver| {
+        let peer = peer(driver, context).map_err(|error| match error {
+            CuResult::INVALID_DEVICE => CuResult::PEER_ACCESS_NOT_ENABLED,
+            other => other,
+        })?;
+        // What uses the access ends first.
+        driver.engines.wait_context(driver, current()?.id);
+        driver.memory.disable_peer(peer)
+    })
+}
+
+/// There is no profiler to tell.
+pub unsafe fn cuProfilerStart() -> CuResult {
+    call(|_| current().map(drop))
+}
+
+pub unsafe fn cuProfilerStop() -> CuResult {
+    call(|_| current().map(drop))
 }

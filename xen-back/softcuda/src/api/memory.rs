@@ -1,14 +1,13 @@
-//! Memory: allocating, freeing, copying, filling, and what is known of an address.
+//! Memory: allocating, freeing, and what is known of an address.
 
 use super::{Out, call};
 use crate::context::current;
 use crate::driver::Driver;
 use crate::memory::{self, Allocation, Home, Owner, Purpose};
 use crate::stream::Target;
-use crate::work::{Copy, Fill, Pattern, Source, Work};
-use cuda_abi::{CuResult, Handle};
+use crate::work::Work;
+use cuda_abi::{CuResult, Handle, IpcHandle};
 use std::ffi::c_void;
-use std::ptr::null_mut;
 
 /// Flags of cuMemHostAlloc: portable, device-mapped, write-combined.
 const HOST_ALLOC_FLAGS: u32 = 7;
@@ -18,12 +17,9 @@ const HOST_REGISTER_FLAGS: u32 = 15;
 const HOST_REGISTER_READ_ONLY: u32 = 8;
 /// Page-locked memory starts at a page, in bytes.
 const PAGE: u64 = 4096;
-/// An asynchronous copy from pageable memory of at most this many bytes is taken at once; a longer one
-/// waits for its turn. CUDA documents both as allowed.
-const STAGED: u64 = 64 * 1024;
 
 /// Allocates for a context, where need be after what is being freed in stream order.
-fn allocate(
+pub(super) fn allocate(
     driver: &'static Driver,
     target: &Target,
     home: Home,
@@ -357,241 +353,55 @@ pub unsafe fn cuMemHostUnregister(address: *mut c_void) -> CuResult {
     })
 }
 
-/// One end of a copy.
-#[derive(Clone, Copy)]
-struct End {
-    address: u64,
-    kind: EndKind,
-}
+/// Rows of device memory start at multiples of this many bytes: what textures need.
+const PITCH: usize = 512;
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum EndKind {
-    Device,
-    PageLocked,
-    Pageable,
-}
-
-impl End {
-    /// Memory that a device knows.
-    ///
-    /// # Errors
-    /// CUDA_ERROR_INVALID_VALUE if not all of it is allocated or registered.
-    fn known(driver: &Driver, address: u64, bytes: u64) -> Result<End, CuResult> {
-        let found = driver.memory.find(address, bytes);
-        let kind = match found.ok_or(CuResult::INVALID_VALUE)?.home {
-            Home::Device(_) => EndKind::Device,
-            Home::Managed | Home::Host => EndKind::PageLocked,
-        };
-        Ok(End { address, kind })
-    }
-
-    /// Any memory: known, or else the program's own.
-    ///
-    /// # Errors
-    /// CUDA_ERROR_INVALID_VALUE for null, and for device memory that is not allocated.
-    fn any(driver: &Driver, address: u64, bytes: u64) -> Result<End, CuResult> {
-        End::known(driver, address, bytes).or_else(|error| {
-            if address == 0
-                || address.checked_add(bytes).is_none()
-                || driver.memory.touches(address, bytes)
-            {
-                return Err(error);
-            }
-            Ok(End {
-                address,
-                kind: EndKind::Pageable,
-            })
-        })
-    }
-}
-
-/// When a copy's call may return.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Return {
-    /// When it is done, unless both ends are on devices.
-    Done,
-    /// As soon as the program's pageable memory is not needed any more.
-    Early,
-}
-
-/// Copies in a stream.
-fn copy(
-    driver: &'static Driver,
-    target: Target,
-    to: End,
-    from: End,
-    bytes: u64,
-    when: Return,
-) -> Result<(), CuResult> {
-    let Target { context, lane, .. } = target;
-    let device_only = to.kind == EndKind::Device && from.kind == EndKind::Device;
-    let pageable = to.kind == EndKind::Pageable || from.kind == EndKind::Pageable;
-    let staged = when == Return::Early
-        && from.kind == EndKind::Pageable
-        && to.kind != EndKind::Pageable
-        && bytes <= STAGED;
-    let source = if staged {
-        let mut copied = vec![0; bytes as usize].into_boxed_slice();
-        // SAFETY: the program vouches for its own memory, as CUDA's contract has it.
-        unsafe {
-            (from.address as *const u8).copy_to_nonoverlapping(copied.as_mut_ptr(), bytes as usize);
-        }
-        Source::Staged(copied)
-    } else {
-        Source::Address(from.address)
-    };
-    let work = Work::Copy(Copy {
-        to: to.address,
-        from: source,
-        bytes,
-        download: to.kind != EndKind::Device,
-    });
-    if device_only || staged || when == Return::Early && !pageable {
-        driver.engines.submit(driver, &context, lane, work, 0)?;
-        return Ok(());
-    }
-    driver.engines.perform(driver, &context, lane, work)?;
-    context.check()
-}
-
-/// A copy in the null stream of the calling thread's context.
-fn copy_now(
-    to: impl FnOnce(&Driver) -> Result<End, CuResult>,
-    from: impl FnOnce(&Driver) -> Result<End, CuResult>,
-    bytes: usize,
+pub unsafe fn cuMemAllocPitch_v2(
+    address: *mut u64,
+    pitch: *mut usize,
+    width: usize,
+    height: usize,
+    element: u32,
 ) -> CuResult {
     call(|driver| {
-        let target = Target::null(current()?);
-        if bytes == 0 {
-            return Ok(());
-        }
-        copy(
-            driver,
-            target,
-            to(driver)?,
-            from(driver)?,
-            bytes as u64,
-            Return::Done,
-        )
-    })
-}
-
-/// A copy in a stream.
-fn copy_in(
-    stream: Handle,
-    to: impl FnOnce(&Driver) -> Result<End, CuResult>,
-    from: impl FnOnce(&Driver) -> Result<End, CuResult>,
-    bytes: usize,
-) -> CuResult {
-    call(|driver| {
-        let target = Target::of(driver, stream)?;
-        if bytes == 0 {
-            return Ok(());
-        }
-        copy(
-            driver,
-            target,
-            to(driver)?,
-            from(driver)?,
-            bytes as u64,
-            Return::Early,
-        )
-    })
-}
-
-/// An end in memory that devices know.
-fn known(address: u64, bytes: usize) -> impl FnOnce(&Driver) -> Result<End, CuResult> {
-    move |driver| End::known(driver, address, bytes as u64)
-}
-
-/// An end in any memory.
-fn any(address: u64, bytes: usize) -> impl FnOnce(&Driver) -> Result<End, CuResult> {
-    move |driver| End::any(driver, address, bytes as u64)
-}
-
-pub unsafe fn cuMemcpyHtoD_v2(to: u64, from: *const c_void, bytes: usize) -> CuResult {
-    copy_now(known(to, bytes), any(from as u64, bytes), bytes)
-}
-
-pub unsafe fn cuMemcpyDtoH_v2(to: *mut c_void, from: u64, bytes: usize) -> CuResult {
-    copy_now(any(to as u64, bytes), known(from, bytes), bytes)
-}
-
-pub unsafe fn cuMemcpyDtoD_v2(to: u64, from: u64, bytes: usize) -> CuResult {
-    copy_now(known(to, bytes), known(from, bytes), bytes)
-}
-
-pub unsafe fn cuMemcpy(to: u64, from: u64, bytes: usize) -> CuResult {
-    copy_now(any(to, bytes), any(from, bytes), bytes)
-}
-
-pub unsafe fn cuMemcpyHtoDAsync_v2(
-    to: u64,
-    from: *const c_void,
-    bytes: usize,
-    stream: Handle,
-) -> CuResult {
-    copy_in(stream, known(to, bytes), any(from as u64, bytes), bytes)
-}
-
-pub unsafe fn cuMemcpyDtoHAsync_v2(
-    to: *mut c_void,
-    from: u64,
-    bytes: usize,
-    stream: Handle,
-) -> CuResult {
-    copy_in(stream, any(to as u64, bytes), known(from, bytes), bytes)
-}
-
-pub unsafe fn cuMemcpyDtoDAsync_v2(to: u64, from: u64, bytes: usize, stream: Handle) -> CuResult {
-    copy_in(stream, known(to, bytes), known(from, bytes), bytes)
-}
-
-pub unsafe fn cuMemcpyAsync(to: u64, from: u64, bytes: usize, stream: Handle) -> CuResult {
-    copy_in(stream, any(to, bytes), any(from, bytes), bytes)
-}
-
-/// Fills memory in a stream.
-fn fill(to: u64, value: Pattern, count: usize, stream: Handle) -> CuResult {
-    call(|driver| {
-        let Target { context, lane, .. } = Target::of(driver, stream)?;
-        let count = count as u64;
-        let bytes = count
-            .checked_mul(value.width())
-            .ok_or(CuResult::INVALID_VALUE)?;
-        if count == 0 {
-            return Ok(());
-        }
-        if !to.is_multiple_of(value.width()) {
+        // SAFETY: the C function's contract.
+        let (out, pitch) = unsafe { (Out::new(address)?, Out::new(pitch)?) };
+        if width == 0 || height == 0 || !matches!(element, 4 | 8 | 16) {
             return Err(CuResult::INVALID_VALUE);
         }
-        End::known(driver, to, bytes)?;
-        let work = Work::Fill(Fill { to, value, count });
-        driver.engines.submit(driver, &context, lane, work, 0)?;
+        let row = width
+            .checked_next_multiple_of(PITCH)
+            .ok_or(CuResult::INVALID_VALUE)?;
+        let bytes = row.checked_mul(height).ok_or(CuResult::OUT_OF_MEMORY)?;
+        let target = Target::null(current()?);
+        let home = Home::Device(target.context.device);
+        out.set(allocate(driver, &target, home, bytes, 0)?);
+        pitch.set(row);
         Ok(())
     })
 }
 
-pub unsafe fn cuMemsetD8_v2(to: u64, value: u8, count: usize) -> CuResult {
-    fill(to, Pattern::Byte(value), count, null_mut())
+/// Handles that another process could open do not exist: each process has its own devices' memory.
+pub unsafe fn cuIpcGetMemHandle(_handle: *mut IpcHandle, _address: u64) -> CuResult {
+    call(|_| Err(CuResult::NOT_SUPPORTED))
 }
 
-pub unsafe fn cuMemsetD16_v2(to: u64, value: u16, count: usize) -> CuResult {
-    fill(to, Pattern::Half(value), count, null_mut())
+pub unsafe fn cuIpcOpenMemHandle_v2(
+    _address: *mut u64,
+    _handle: IpcHandle,
+    _flags: u32,
+) -> CuResult {
+    call(|_| Err(CuResult::NOT_SUPPORTED))
 }
 
-pub unsafe fn cuMemsetD32_v2(to: u64, value: u32, count: usize) -> CuResult {
-    fill(to, Pattern::Word(value), count, null_mut())
+pub unsafe fn cuIpcCloseMemHandle(_address: u64) -> CuResult {
+    call(|_| Err(CuResult::NOT_SUPPORTED))
 }
 
-pub unsafe fn cuMemsetD8Async(to: u64, value: u8, count: usize, stream: Handle) -> CuResult {
-    fill(to, Pattern::Byte(value), count, stream)
+pub unsafe fn cuIpcGetEventHandle(_handle: *mut IpcHandle, _event: Handle) -> CuResult {
+    call(|_| Err(CuResult::NOT_SUPPORTED))
 }
 
-pub unsafe fn cuMemsetD16Async(to: u64, value: u16, count: usize, stream: Handle) -> CuResult {
-    fill(to, Pattern::Half(value), count, stream)
-}
-
-pub unsafe fn cuMemsetD32Async(to: u64, value: u32, count: usize, stream: Handle) -> CuResult {
-    fill(to, Pattern::Word(value), count, stream)
+pub unsafe fn cuIpcOpenEventHandle(_event: *mut Handle, _handle: IpcHandle) -> CuResult {
+    call(|_| Err(CuResult::NOT_SUPPORTED))
 }

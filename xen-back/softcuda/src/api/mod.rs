@@ -2,25 +2,35 @@
 //! mean, and leaves the rest to the modules that know. None may trust a handle, or write an output
 //! before everything is checked.
 
+mod array;
 mod context;
+mod copy;
 mod device;
 mod event;
 mod library;
 mod link;
+mod managed;
+mod mapping;
 mod memory;
 mod module;
 mod options;
 mod stream;
+mod texture;
 mod version;
 
+pub use array::*;
 pub use context::*;
+pub use copy::*;
 pub use device::*;
 pub use event::*;
 pub use library::*;
 pub use link::*;
+pub use managed::*;
+pub use mapping::*;
 pub use memory::*;
 pub use module::*;
 pub use stream::*;
+pub use texture::*;
 pub use version::*;
 
 use crate::driver::{self, Driver};

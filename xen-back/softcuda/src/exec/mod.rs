@@ -194,6 +194,8 @@ pub struct VariableInfo {
     pub align: u64,
     /// `.attribute(.managed)`: the host uses it at the same address.
     pub managed: bool,
+    /// Whether it is a texture, sampler or surface reference.
+    pub opaque: Option<crate::ptx::ast::Opaque>,
 }
 
 /// One kernel launch.

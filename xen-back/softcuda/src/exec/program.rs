@@ -191,6 +191,7 @@ impl Program {
                 bytes: variable.bytes.max(1),
                 align: variable.align,
                 managed: variable.managed,
+                opaque: variable.opaque,
             });
             let (image, relocations) = (variable.image.clone(), variable.relocations.clone());
             initials.push(Initial {

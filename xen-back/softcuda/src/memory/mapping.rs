@@ -277,13 +277,6 @@ impl Memory {
         let (_, mapping) = found.ok_or(CuResult::INVALID_VALUE)?;
         Ok(Arc::clone(&mapping.physical))
     }
-
-    /// The reservation that holds an address: first address and bytes.
-    pub fn reservation(&self, address: u64) -> Option<(u64, u64)> {
-        let state = self.state();
-        let (start, bytes) = state.reserved.range(..=address).next_back()?;
-        (address < start + bytes).then_some((*start, *bytes))
-    }
 }
 
 #[cfg(test)]

@@ -322,6 +322,29 @@ pub struct Body<'a> {
     pub prototypes: Vec<Prototype>,
 }
 
+/// An opaque type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opaque {
+    /// `.texref`
+    Texture,
+    /// `.samplerref`
+    Sampler,
+    /// `.surfref`
+    Surface,
+}
+
+impl Opaque {
+    /// The opaque type that a dotted word names.
+    pub fn named(word: &str) -> Option<Self> {
+        match word {
+            "texref" => Some(Self::Texture),
+            "samplerref" => Some(Self::Sampler),
+            "surfref" => Some(Self::Surface),
+            _ => None,
+        }
+    }
+}
+
 /// Which modules a symbol's name has a meaning in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Linkage {
@@ -389,6 +412,8 @@ pub struct Variable {
     pub linkage: Linkage,
     /// `.attribute(.managed)`
     pub managed: bool,
+    /// Of an opaque type: eight bytes that hold the handle of an object.
+    pub opaque: Option<Opaque>,
     /// The leading bytes that the initialiser gives.
     pub image: Vec<u8>,
     /// Words of `image` that are addresses.

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 
 use super::PtxError;
 use super::ast::{
-    Base, Body, Function, Guard, Instruction, Linkage, Module, Operand, Prototype, Reg, Relocation,
-    Slot, Space, Symbol, Type, Variable,
+    Base, Body, Function, Guard, Instruction, Linkage, Module, Opaque, Operand, Prototype, Reg,
+    Relocation, Slot, Space, Symbol, Type, Variable,
 };
 use super::expression::Number;
 use super::lex::{Located, Token, tokens};
@@ -88,6 +88,7 @@ struct Declaration<'a> {
     range: Option<u64>,
     vector: u64,
     managed: bool,
+    opaque: Option<Opaque>,
 }
 
 impl<'a> Parser<'a> {
@@ -299,7 +300,7 @@ impl<'a> Parser<'a> {
     /// What stands between a declaration's space and its initialiser.
     fn declaration(&mut self) -> Result<Declaration<'a>, PtxError> {
         let (mut ty, mut align, mut vector) = (None, None, 1);
-        let mut managed = false;
+        let (mut managed, mut opaque) = (false, None);
         let line = self.line();
         loop {
             match self.peek() {
@@ -342,6 +343,10 @@ impl<'a> Parser<'a> {
                         }
                     }
                 }
+                Token::Dot(word) if Opaque::named(word).is_some() => {
+                    (ty, opaque) = (Some(Type::B64), Opaque::named(word));
+                    self.advance();
+                }
                 Token::Dot(word) => {
                     let found = Type::named(word)
                         .filter(|ty| ty.is_declarable())
@@ -357,6 +362,7 @@ impl<'a> Parser<'a> {
         let declaration = self.dimensions(name, line, ty, align, vector)?;
         Ok(Declaration {
             managed,
+            opaque,
             ..declaration
         })
     }
@@ -397,6 +403,7 @@ impl<'a> Parser<'a> {
             range,
             vector,
             managed: false,
+            opaque: None,
         })
     }
 
@@ -454,11 +461,17 @@ impl<'a> Parser<'a> {
             align: declaration.align,
             linkage,
             managed: declaration.managed,
+            opaque: declaration.opaque,
             image: Vec::new(),
             relocations: Vec::new(),
         };
         if self.accept(b'=') {
-            self.initialiser(&declaration, &mut variable)?;
+            if declaration.opaque.is_some() {
+                // `{ addr_mode_0 = wrap, … }`: the driver says how it is read when it binds an object.
+                self.skip_braces()?;
+            } else {
+                self.initialiser(&declaration, &mut variable)?;
+            }
         }
         self.expect(b';')?;
         if space == Space::Shared {
