@@ -11,6 +11,37 @@ const MAX_MEMORY: u64 = 1 << 42;
 /// Devices that can be configured.
 const MAX_DEVICES: usize = 16;
 
+/// `SOFTCUDA_WIDE`: whether kernels are vectorised. What it does is only a matter of speed.
+pub(crate) mod vectorise {
+    use std::sync::OnceLock;
+
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum When {
+        Never,
+        WhenItPays,
+        AtOnce,
+    }
+
+    fn when() -> When {
+        static WHEN: OnceLock<When> = OnceLock::new();
+        *WHEN.get_or_init(|| match std::env::var("SOFTCUDA_WIDE").as_deref() {
+            Ok("0") => When::Never,
+            Ok("always") => When::AtOnce,
+            _ => When::WhenItPays,
+        })
+    }
+
+    /// Whether at all.
+    pub(crate) fn allowed() -> bool {
+        when() != When::Never
+    }
+
+    /// Whether from a kernel's first launch on.
+    pub(crate) fn at_once() -> bool {
+        when() == When::AtOnce
+    }
+}
+
 /// Why the environment cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {

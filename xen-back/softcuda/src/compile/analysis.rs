@@ -361,6 +361,19 @@ pub(super) struct Yield {
     pub live: Vec<Reg>,
 }
 
+/// One point where a gang of threads may leave its common code, or come back to it: see `wide`.
+#[derive(Debug)]
+pub(super) struct Point {
+    /// The instruction before which it lies; one beyond the last for the body's end.
+    pub at: usize,
+    /// Threads that left meet here.
+    pub meets: bool,
+    /// What is saved.
+    pub save: Vec<Reg>,
+    /// What is brought back.
+    pub restore: Vec<Reg>,
+}
+
 /// Everything about waiting in one function.
 #[derive(Debug, Default)]
 pub(super) struct Pauses {
@@ -371,6 +384,12 @@ pub(super) struct Pauses {
     /// Where a thread that may be waiting for others makes way for them now and then. They are numbered
     /// behind the pauses.
     pub yields: Vec<Yield>,
+    /// Points of gangs, by their instruction; empty in the code for single threads.
+    pub points: Vec<Point>,
+    /// Per pause, then per point, the registers in the frame that are still needed some time later.
+    pub live: Vec<Vec<Reg>>,
+    /// Registers in the frame for the points' sake alone.
+    pub only_points: Vec<bool>,
     /// Registers read before they are written on some path from the function's start.
     pub undefined: Vec<Reg>,
 }
@@ -412,12 +431,14 @@ fn solve(
 }
 
 impl Pauses {
+    /// `points_at`: gangs' points in order, and whether threads meet there.
     pub(super) fn new(
         body: &Body<'_>,
         flow: &Flow,
         is_kernel: bool,
         pauses_at: &[usize],
         yields_at: &[usize],
+        points_at: &[(usize, bool)],
     ) -> Self {
         let count = body.registers.len();
         let back_over = |range: Range<usize>, set: &mut Registers| {
@@ -441,15 +462,16 @@ impl Pauses {
             .first()
             .map(|set| set.iter().collect())
             .unwrap_or_default();
-        if pauses_at.is_empty() {
-            let (passage, shared) = passages(body, is_kernel, &Registers::new(count));
+        if pauses_at.is_empty() && points_at.is_empty() {
+            let none = Registers::new(count);
+            let (passage, shared) = passages(body, is_kernel, &none, &none);
             let yields = yields(flow, &live_in, yields_at, &passage);
             return Self {
                 passage,
                 shared,
-                pauses: Vec::new(),
                 yields,
                 undefined,
+                ..Self::default()
             };
         }
 
@@ -474,7 +496,32 @@ impl Pauses {
             });
             crossing.merge(&set);
         }
-        let (passage, shared) = passages(body, is_kernel, &crossing);
+        // What is live before an instruction of a block, by what is live before all of its block.
+        let at_start = |at: usize| flow.blocks.get(flow.block_of[at]).map(|block| block.start);
+        let live_before = |at: usize| {
+            let mut set = Registers::new(count);
+            if let Some(block) = flow.blocks.get(flow.block_of[at]) {
+                for &successor in &flow.successors[flow.block_of[at]] {
+                    if let Some(live) = live_in.get(successor) {
+                        set.merge(live);
+                    }
+                }
+                back_over(at..block.end, &mut set);
+            }
+            set
+        };
+        let live_at_points: Vec<Registers> = points_at
+            .iter()
+            .map(|&(at, _)| match at_start(at) {
+                Some(start) if start == at => live_in[flow.block_of[at]].clone(),
+                _ => live_before(at),
+            })
+            .collect();
+        let mut crossing_points = Registers::new(count);
+        for live in &live_at_points {
+            crossing_points.merge(live);
+        }
+        let (passage, shared) = passages(body, is_kernel, &crossing, &crossing_points);
 
         let yields = yields(flow, &live_in, yields_at, &passage);
         // Per block, what a yield point at its start saves.
@@ -513,7 +560,7 @@ impl Pauses {
             start(block, set);
             forward(flow.blocks[block].clone(), set, None);
         });
-        let save_at = |at: usize| -> Vec<Reg> {
+        let save_at = |at: usize, live: &Registers| -> Vec<Reg> {
             let block = flow.block_of[at];
             let mut dirty = Registers::new(count);
             for (input, successors) in flow.successors.iter().enumerate() {
@@ -522,18 +569,22 @@ impl Pauses {
                 }
             }
             start(block, &mut dirty);
-            forward(flow.blocks[block].clone(), &mut dirty, Some(at));
-            let live = after(at);
+            if let Some(range) = flow.blocks.get(block) {
+                forward(range.clone(), &mut dirty, Some(at));
+            }
             dirty
                 .iter()
                 .filter(|&reg| late(reg) && live.contains(reg))
                 .collect()
         };
-        let saves: Vec<Vec<Reg>> = pauses_at.iter().map(|&at| save_at(at)).collect();
+        let saves: Vec<Vec<Reg>> = pauses_at.iter().map(|&at| save_at(at, &after(at))).collect();
 
         // What is needed after a pause before the next: there, only what it reads and saves counts.
-        let needed_in = solve(flow, count, true, |block, set| {
-            let range = flow.blocks[block].clone();
+        let needed_from = |from: usize, set: &mut Registers| {
+            let Some(range) = flow.blocks.get(flow.block_of[from]) else {
+                return;
+            };
+            let range = from..range.end;
             let last = range.end - 1;
             if let Ok(pause) = pauses_at.binary_search(&last) {
                 // A guarded pause may be stepped over: then what follows is needed as well.
@@ -557,12 +608,58 @@ impl Pauses {
             } else {
                 back_over(range, set);
             }
-            for &reg in kept[block] {
+            for &reg in kept[flow.block_of[from]] {
                 if passage[reg.0 as usize] != Passage::SavedWhereWritten {
                     set.insert(reg);
                 }
             }
+        };
+        let needed_in = solve(flow, count, true, |block, set| {
+            needed_from(flow.blocks[block].start, set)
         });
+        let in_frame = |set: &Registers| -> Vec<Reg> {
+            let kept = |reg: &Reg| {
+                matches!(
+                    passage[reg.0 as usize],
+                    Passage::SavedWhereWritten | Passage::SavedWhereWaiting
+                )
+            };
+            set.iter().filter(kept).collect()
+        };
+        let live_after = pauses_at.iter().map(|&at| {
+            let mut live = after(at);
+            registers(&body.code[at], |reg, written| {
+                if written && body.code[at].guard.is_none() {
+                    live.remove(reg);
+                }
+            });
+            in_frame(&live)
+        });
+        let live = live_after
+            .chain(live_at_points.iter().map(in_frame))
+            .collect();
+        let points = points_at
+            .iter()
+            .zip(&live_at_points)
+            .map(|(&(at, meets), live)| {
+                let mut needed = Registers::new(count);
+                for &successor in flow.successors.get(flow.block_of[at]).into_iter().flatten() {
+                    if let Some(set) = needed_in.get(successor) {
+                        needed.merge(set);
+                    }
+                }
+                needed_from(at, &mut needed);
+                Point {
+                    at,
+                    meets,
+                    save: save_at(at, live),
+                    restore: needed.iter().collect(),
+                }
+            })
+            .collect();
+        let only_points = (0..count as u32)
+            .map(|reg| !crossing.contains(Reg(reg)))
+            .collect();
         let pauses = pauses_at
             .iter()
             .zip(saves)
@@ -590,6 +687,9 @@ impl Pauses {
             shared,
             pauses,
             yields,
+            points,
+            live,
+            only_points,
             undefined,
         }
     }
@@ -635,9 +735,14 @@ fn yields(
 /// How often the code is looked through for shared registers.
 const SHARED_TURNS: usize = 4;
 
-/// Decides for each register that crosses a pause how it does; and the instructions that compute the
-/// shared ones, in order.
-fn passages(body: &Body<'_>, is_kernel: bool, crossing: &Registers) -> (Vec<Passage>, Vec<usize>) {
+/// Decides for each register that crosses a pause, or a gang's point, how it does; and the instructions
+/// that compute the shared ones, in order.
+fn passages(
+    body: &Body<'_>,
+    is_kernel: bool,
+    crossing: &Registers,
+    crossing_points: &Registers,
+) -> (Vec<Passage>, Vec<usize>) {
     let count = body.registers.len();
     let mut writes = vec![0_u32; count];
     let mut written_at = vec![0_usize; count];
@@ -679,7 +784,11 @@ fn passages(body: &Body<'_>, is_kernel: bool, crossing: &Registers) -> (Vec<Pass
         } else if once && is_thread_place(&body.code[at]) {
             Passage::ReadAgain(at)
         } else if !crossing.contains(Reg(index as u32)) {
-            Passage::None
+            if crossing_points.contains(Reg(index as u32)) {
+                Passage::SavedWhereWaiting
+            } else {
+                Passage::None
+            }
         } else if once {
             Passage::SavedWhereWritten
         } else {
@@ -774,8 +883,9 @@ const GLOBAL_SPAN: i64 = 256;
 /// The widest range that one check may cover elsewhere.
 const LOCAL_SPAN: i64 = 1 << 16;
 
-/// Per instruction, the group of accesses that it is in.
-pub(super) fn groups(body: &Body<'_>, flow: &Flow) -> Vec<Option<Group>> {
+/// Per instruction, the group of accesses that it is in. No group reaches over one of the `points`,
+/// where the code may be entered.
+pub(super) fn groups(body: &Body<'_>, flow: &Flow, points: &[Point]) -> Vec<Option<Group>> {
     let mut result: Vec<Option<Group>> = vec![None; body.code.len()];
     let mut version = vec![0_u32; body.registers.len()];
     for block in &flow.blocks {
@@ -783,6 +893,9 @@ pub(super) fn groups(body: &Body<'_>, flow: &Flow) -> Vec<Option<Group>> {
         let mut members: Vec<(usize, AccessKey)> = Vec::new();
         for index in block.clone() {
             let instruction = &body.code[index];
+            if points.binary_search_by_key(&index, |point| point.at).is_ok() {
+                settle(&mut result, &mut open, &mut members);
+            }
             if let Some((key, offset)) = access(instruction, &version) {
                 let bytes = i64::from(key.bytes);
                 let span = if key.space == Space::Global {

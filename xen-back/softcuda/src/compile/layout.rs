@@ -114,6 +114,8 @@ pub(super) struct Layout<'a> {
     pub options: Options,
     pub has_fma: bool,
     pub has_rounding: bool,
+    /// The functions, callees before callers; `None` if some call themselves.
+    order: Option<Vec<usize>>,
 }
 
 impl<'a> Layout<'a> {
@@ -132,6 +134,7 @@ impl<'a> Layout<'a> {
             options,
             has_fma,
             has_rounding,
+            order: None,
         };
         layout.find_yields();
         layout.find_waits();
@@ -165,13 +168,7 @@ impl<'a> Layout<'a> {
                 |instruction| layout.call_waits(instruction, body),
                 yields_at,
             );
-            let pauses_at: Vec<usize> = (0..body.code.len())
-                .filter(|&at| {
-                    let instruction = &body.code[at];
-                    analysis::end(instruction, layout.call_waits(instruction, body))
-                        == analysis::End::Wait
-                })
-                .collect();
+            let pauses_at = layout.pauses_at(body);
             if flow.blocks.len().saturating_mul(body.registers.len()) > MAX_LIVENESS_BITS {
                 let name = module.functions[index].name;
                 return Err(PtxError::limit(
@@ -180,15 +177,15 @@ impl<'a> Layout<'a> {
                 ));
             }
             let is_kernel = module.functions[index].is_kernel;
-            let pauses = Pauses::new(body, &flow, is_kernel, &pauses_at, yields_at);
+            let pauses = Pauses::new(body, &flow, is_kernel, &pauses_at, yields_at, &[]);
             let frame = layout.frame(index, &module.functions[index], body, &pauses)?;
             let known = &mut layout.functions[index];
             known.flow = flow;
             known.pauses = pauses;
             known.frame = frame;
         }
-        let order = layout.depth_order();
-        layout.deep = order.is_none()
+        layout.order = layout.depth_order();
+        layout.deep = layout.order.is_none()
             || layout
                 .functions
                 .iter()
@@ -199,7 +196,7 @@ impl<'a> Layout<'a> {
                     is_kernel: true,
                     body: Some(_),
                     ..
-                } => Some(layout.kernel(index, order.as_deref())?),
+                } => Some(layout.kernel(index)?),
                 _ => None,
             };
             layout.kernels.push(kernel);
@@ -276,6 +273,37 @@ impl<'a> Layout<'a> {
             if alone { !function.exchanges } else { all }
         });
         self.simple_waits = simple.collect();
+    }
+
+    /// The instructions at which threads may wait.
+    fn pauses_at(&self, body: &Body<'_>) -> Vec<usize> {
+        let waits = |&at: &usize| {
+            let instruction = &body.code[at];
+            let end = analysis::end(instruction, self.call_waits(instruction, body));
+            end == analysis::End::Wait
+        };
+        (0..body.code.len()).filter(waits).collect()
+    }
+
+    /// Gives a kernel's frame room for what gangs of its threads keep at the given points.
+    pub(super) fn set_points(
+        &mut self,
+        kernel: usize,
+        points: &[(usize, bool)],
+    ) -> Result<(), PtxError> {
+        let function = &self.module.functions[kernel];
+        let Some(body) = &function.body else {
+            return Ok(());
+        };
+        let pauses_at = self.pauses_at(body);
+        let flow = &self.functions[kernel].flow;
+        let pauses = Pauses::new(body, flow, true, &pauses_at, &[], points);
+        let frame = self.frame(kernel, function, body, &pauses)?;
+        let known = &mut self.functions[kernel];
+        known.pauses = pauses;
+        known.frame = frame;
+        self.kernels[kernel] = Some(self.kernel(kernel)?);
+        Ok(())
     }
 
     /// Functions that may wait: those with a barrier or warp instruction, and whoever calls them.
@@ -364,22 +392,23 @@ impl<'a> Layout<'a> {
             end
         };
         let at_yields = pauses.yield_registers(body.registers.len());
-        for (index, passage) in pauses.passage.iter().enumerate() {
-            let bytes = body.registers[index].bytes();
-            frame.saved.push(match passage {
-                Passage::SavedWhereWritten | Passage::SavedWhereWaiting => {
-                    let at = align_up(end, bytes);
-                    end = at + bytes;
-                    Some(at)
+        frame.saved = vec![None; pauses.passage.len()];
+        let keep = |frame: &mut FrameLayout, end: &mut u32, rare: bool| {
+            for (index, passage) in pauses.passage.iter().enumerate() {
+                let kept = match passage {
+                    Passage::SavedWhereWritten | Passage::SavedWhereWaiting => true,
+                    Passage::None => at_yields.contains(Reg(index as u32)),
+                    _ => false,
+                };
+                if kept && pauses.only_points.get(index).copied().unwrap_or(false) == rare {
+                    let bytes = body.registers[index].bytes();
+                    let at = align_up(*end, bytes);
+                    *end = at + bytes;
+                    frame.saved[index] = Some(at);
                 }
-                Passage::None if at_yields.contains(Reg(index as u32)) => {
-                    let at = align_up(end, bytes);
-                    end = at + bytes;
-                    Some(at)
-                }
-                _ => None,
-            });
-        }
+            }
+        };
+        keep(&mut frame, &mut end, false);
         for local in &body.locals {
             if local.align > FRAME_ALIGN {
                 return Err(PtxError::unsupported(
@@ -397,6 +426,8 @@ impl<'a> Layout<'a> {
                 frame.local_bytes = frame.local_bytes.saturating_add(local.bytes);
             }
         }
+        // Last, so that the rest of the frame lies close together.
+        keep(&mut frame, &mut end, true);
         frame.bytes = align_up(end, FRAME_ALIGN);
         Ok(frame)
     }
@@ -434,7 +465,7 @@ impl<'a> Layout<'a> {
         Some(order)
     }
 
-    fn kernel(&self, index: usize, order: Option<&[usize]>) -> Result<KernelLayout, PtxError> {
+    fn kernel(&self, index: usize) -> Result<KernelLayout, PtxError> {
         let function = &self.module.functions[index];
         // Everything the kernel can reach.
         let mut reached = vec![false; self.functions.len()];
@@ -494,7 +525,7 @@ impl<'a> Layout<'a> {
 
         let own = self.functions[index].frame.bytes;
         let mut below = vec![(0_u32, 0_u32); self.functions.len()];
-        for &at in order.unwrap_or_default() {
+        for &at in self.order.as_deref().unwrap_or_default() {
             let known = &self.functions[at];
             let deepest = known.callees.iter().map(|&callee| below[callee]);
             let (bytes, local) = deepest.fold((0, 0), |a, b| (a.0.max(b.0), a.1.max(b.1)));
@@ -572,6 +603,18 @@ impl<'a> Layout<'a> {
 
     pub(super) fn functions(&self) -> usize {
         self.module.functions.len()
+    }
+
+    /// Whether a kernel's threads may make way for others.
+    pub(super) fn yields(&self, kernel: usize) -> bool {
+        let kernel = self.kernels.get(kernel).and_then(Option::as_ref);
+        kernel.is_none_or(|kernel| kernel.yields)
+    }
+
+    /// Bytes from one frame of a kernel's threads to the next.
+    pub(super) fn thread_bytes(&self, kernel: usize) -> u32 {
+        let kernel = self.kernels.get(kernel).and_then(Option::as_ref);
+        kernel.map_or(0, |kernel| kernel.thread_bytes)
     }
 
     /// The first site number of a function.

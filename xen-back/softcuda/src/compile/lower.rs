@@ -21,6 +21,7 @@ use super::analysis::{self, End, Flow, Group, Passage, Pauses};
 use super::form::Form;
 use super::grammar;
 use super::layout::{FrameLayout, Layout};
+use super::wide::{Gang, Plan};
 use crate::exec::context::{
     BlockContext, DONE, ENDED, EXIT, Exchange, FAULT, RawFault, Site, SiteKind, TURNS,
     ThreadHeader, WAITING, YIELD, wait,
@@ -118,6 +119,12 @@ pub(super) struct Lower<'l, 'a, 'b> {
     carry: Option<Variable>,
     /// Per group of accesses, by its leader, the host address of their base.
     pub(super) group_hosts: HashMap<usize, Value>,
+    /// Per point of gangs, the code from it on; empty where gangs themselves are translated.
+    point_blocks: Vec<Block>,
+    /// Set where gangs are translated; then what stands above is of one of their threads.
+    pub(super) wide: Option<Box<Gang>>,
+    /// Which.
+    pub(super) lane: usize,
     constant: MemFlagsData,
     private: MemFlagsData,
     device: MemFlagsData,
@@ -173,6 +180,8 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         frame_layout: &'l FrameLayout,
         flow: &'l Flow,
         pauses: &'l Pauses,
+        gangs: Option<Plan>,
+        sites: Vec<Site>,
     ) -> Result<Self, PtxError> {
         let entry = b.create_block();
         b.append_block_params_for_function_params(entry);
@@ -190,8 +199,14 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         let memory = region(&mut b, 2, "memory");
         let trusted = MemFlagsData::trusted();
         let blocks = (0..=flow.blocks.len()).map(|_| b.create_block()).collect();
-        let resume_points = pauses.pauses.len() + pauses.yields.len();
+        let own_points: &[_] = if gangs.is_some() {
+            &[]
+        } else {
+            &pauses.points
+        };
+        let resume_points = pauses.pauses.len() + pauses.yields.len() + own_points.len();
         let resume_blocks: Vec<Block> = (0..resume_points).map(|_| b.create_block()).collect();
+        let point_blocks = own_points.iter().map(|_| b.create_block()).collect();
         let (fault, leave, exit, stop) = (
             b.create_block(),
             b.create_block(),
@@ -210,9 +225,9 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
             frame_layout,
             flow,
             pauses,
-            groups: analysis::groups(body, flow),
+            groups: analysis::groups(body, flow, own_points),
             at: 0,
-            sites: Vec::new(),
+            sites,
             has_fma: layout.has_fma,
             has_rounding: layout.has_rounding,
             variables: vec![None; body.registers.len()],
@@ -231,6 +246,9 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
             resume_blocks,
             carry: None,
             group_hosts: HashMap::new(),
+            point_blocks,
+            wide: gangs.map(|plan| Box::new(Gang::new(plan, first, 0))),
+            lane: 0,
             constant: trusted.with_readonly().with_can_move(),
             private: trusted.with_alias_region(Some(frames)),
             device: trusted.with_alias_region(Some(memory)),
@@ -246,6 +264,10 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         for &at in &self.pauses.shared {
             self.at = at;
             self.unguarded(&self.body.code[at])?;
+        }
+        if self.wide.is_some() {
+            let start = self.gang_prologue(first, end)?;
+            return self.begin(start);
         }
         let start = self.b.create_block();
         let kernel = self.function.is_kernel;
@@ -277,11 +299,16 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         }
         self.entry_open = false;
         self.epilogues(again, end);
+        self.begin(start)
+    }
+
+    /// What every thread does first.
+    fn begin(&mut self, start: Block) -> Result<(), PtxError> {
         self.b.switch_to_block(start);
-        if !kernel {
+        if !self.function.is_kernel {
             self.check_ending(self.function.line);
         }
-        if !kernel && self.layout.deep {
+        if !self.function.is_kernel && self.layout.deep {
             let need = i64::from(self.frame_layout.bytes);
             self.check_stack(need, self.function.line);
         }
@@ -293,6 +320,10 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
             .copied()
             .filter(|&reg| !shared(reg));
         for reg in undefined.collect::<Vec<_>>() {
+            if self.wide.is_some() {
+                self.zero_register(reg);
+                continue;
+            }
             let zero = self.zero(clif(self.register_type(reg)));
             self.define(reg, zero);
         }
@@ -382,7 +413,7 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
     }
 
     /// Adds to one of the context's counters; its new value.
-    fn count(&mut self, offset: usize, by: i64) -> Value {
+    pub(super) fn count(&mut self, offset: usize, by: i64) -> Value {
         let offset = at::<BlockContext>(offset);
         let count = self
             .b
@@ -406,13 +437,27 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
             for at in range.clone() {
                 self.at = at;
                 let instruction = &self.body.code[at];
+                if self.wide.is_none()
+                    && let Ok(point) = self
+                        .pauses
+                        .points
+                        .binary_search_by_key(&at, |point| point.at)
+                {
+                    self.single_point(point);
+                }
                 if let Some(Operand::Reg(reg)) = instruction.operands.first()
                     && self.shared[reg.0 as usize].is_some()
                     && analysis::writes_first(instruction)
                 {
                     continue;
                 }
-                match analysis::end(instruction, self.layout.call_waits(instruction, self.body)) {
+                let end =
+                    analysis::end(instruction, self.layout.call_waits(instruction, self.body));
+                if self.wide.is_some() {
+                    self.gang_instruction(instruction, end, block + 1)?;
+                    continue;
+                }
+                match end {
                     End::No => self.plain(instruction)?,
                     End::Branch => self.branch(instruction, block + 1)?,
                     End::Leave => self.leave(instruction, block + 1)?,
@@ -429,6 +474,11 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         self.b.switch_to_block(self.blocks[self.flow.blocks.len()]);
         self.store_returns();
         self.b.ins().jump(self.leave, &[]);
+        if self.wide.is_some() {
+            self.gang_points()?;
+        } else {
+            self.single_resumes()?;
+        }
         self.b.seal_all_blocks();
         Ok((self.b, self.sites))
     }
@@ -451,7 +501,7 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         Ok(())
     }
 
-    fn branch_on(&mut self, guard: Guard, taken: Block, otherwise: Block) -> Result<(), PtxError> {
+    pub(super) fn branch_on(&mut self, guard: Guard, taken: Block, otherwise: Block) -> Result<(), PtxError> {
         if self.register_type(guard.reg) != Type::Pred {
             return Err(self.invalid("a guard is a predicate"));
         }
@@ -469,7 +519,7 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         self.guarded(instruction.guard, |lower| lower.unguarded(instruction))
     }
 
-    fn unguarded(&mut self, instruction: &'l Instruction<'a>) -> Result<(), PtxError> {
+    pub(super) fn unguarded(&mut self, instruction: &'l Instruction<'a>) -> Result<(), PtxError> {
         let form = Form::new(instruction);
         grammar::check(&form)?;
         match instruction.opcode {
@@ -501,7 +551,7 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         Ok(())
     }
 
-    fn branch(&mut self, instruction: &'l Instruction<'a>, next: usize) -> Result<(), PtxError> {
+    pub(super) fn branch(&mut self, instruction: &'l Instruction<'a>, next: usize) -> Result<(), PtxError> {
         let form = Form::new(instruction);
         form.take("uni");
         let targets = analysis::branch_targets(self.body, instruction);
@@ -549,7 +599,7 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         Ok(())
     }
 
-    fn leave(&mut self, instruction: &'l Instruction<'a>, next: usize) -> Result<(), PtxError> {
+    pub(super) fn leave(&mut self, instruction: &'l Instruction<'a>, next: usize) -> Result<(), PtxError> {
         let form = Form::new(instruction);
         form.take("uni");
         form.finish()?;
@@ -632,7 +682,7 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
     }
 
     /// In a module that is compiled so: a launch that must end does so here.
-    fn check_ending(&mut self, line: u32) {
+    pub(super) fn check_ending(&mut self, line: u32) {
         if !self.layout.options.timed {
             return;
         }
@@ -655,16 +705,55 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
 
     // Waiting.
 
+    pub(super) fn pause_number(&self) -> Result<usize, PtxError> {
+        let pauses = &self.pauses.pauses;
+        let found = pauses.binary_search_by_key(&self.at, |pause| pause.at);
+        found.map_err(|_| self.invalid("a waiting point was overlooked (an internal error)"))
+    }
+
+    pub(super) fn block_of(&self, block: usize) -> Block {
+        self.blocks[block]
+    }
+
+    pub(super) fn resume_block(&self, number: usize) -> Block {
+        self.resume_blocks[number]
+    }
+
+    pub(super) fn point_block(&self, index: usize) -> Block {
+        self.point_blocks[index]
+    }
+
+    pub(super) const fn leave_block(&self) -> Block {
+        self.leave
+    }
+
+    pub(super) const fn exit_block(&self) -> Block {
+        self.exit
+    }
+
+    pub(super) const fn stop_block(&self) -> Block {
+        self.stop
+    }
+
+    /// The first block has its end.
+    pub(super) const fn close_entry(&mut self) {
+        self.entry_open = false;
+    }
+
+    /// Where a register is saved in the frame.
+    pub(super) fn saved_at(&self, reg: Reg) -> Option<u32> {
+        let saved = self.frame_layout.saved.get(reg.0 as usize);
+        saved.copied().flatten()
+    }
+
+    pub(super) fn is_saved_where_written(&self, reg: Reg) -> bool {
+        self.pauses.passage[reg.0 as usize] == Passage::SavedWhereWritten
+    }
+
     /// An instruction at which the thread may wait: barriers, warp instructions, calls of functions
     /// that have them.
     fn pause(&mut self, instruction: &'l Instruction<'a>, next: usize) -> Result<(), PtxError> {
-        let Ok(number) = self
-            .pauses
-            .pauses
-            .binary_search_by_key(&self.at, |pause| pause.at)
-        else {
-            return Err(self.invalid("a waiting point was overlooked (an internal error)"));
-        };
+        let number = self.pause_number()?;
         let next = self.blocks[next];
         if let Some(guard) = instruction.guard {
             let inside = self.b.create_block();
@@ -726,14 +815,8 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         }
     }
 
-    fn save_register(&mut self, reg: Reg, value: Value) {
-        if let Some(offset) = self
-            .frame_layout
-            .saved
-            .get(reg.0 as usize)
-            .copied()
-            .flatten()
-        {
+    pub(super) fn save_register(&mut self, reg: Reg, value: Value) {
+        if let Some(offset) = self.saved_at(reg) {
             self.b
                 .ins()
                 .store(self.private, value, self.frame, offset as i32);
@@ -750,14 +833,21 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         Ok(())
     }
 
-    fn restore_register(&mut self, reg: Reg) -> Result<(), PtxError> {
+    pub(super) fn restore_register(&mut self, reg: Reg) -> Result<(), PtxError> {
         let index = reg.0 as usize;
         match self.pauses.passage[index] {
             Passage::Shared => {}
             Passage::ReadAgain(at) => {
                 let here = std::mem::replace(&mut self.at, at);
-                self.unguarded(&self.body.code[at])?;
+                if self.wide.is_some() {
+                    self.gang_plain(&self.body.code[at])?;
+                } else {
+                    self.unguarded(&self.body.code[at])?;
+                }
                 self.at = here;
+            }
+            Passage::SavedWhereWritten | Passage::SavedWhereWaiting if self.wide.is_some() => {
+                self.restore_lanes(reg);
             }
             Passage::None | Passage::SavedWhereWritten | Passage::SavedWhereWaiting => {
                 if let Some(offset) = self.frame_layout.saved[index] {
@@ -1206,7 +1296,7 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
             .unwrap_or(Type::B32)
     }
 
-    fn variable(&mut self, reg: Reg) -> Variable {
+    pub(super) fn variable(&mut self, reg: Reg) -> Variable {
         let ty = clif(self.register_type(reg));
         let slot = &mut self.variables[reg.0 as usize];
         match slot {
@@ -1224,6 +1314,9 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         if let Some(value) = self.shared[reg.0 as usize] {
             return value;
         }
+        if self.wide.is_some() {
+            return self.lane_register(reg);
+        }
         let variable = self.variable(reg);
         self.b.use_var(variable)
     }
@@ -1232,6 +1325,10 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
     fn define(&mut self, reg: Reg, value: Value) {
         if self.pauses.passage[reg.0 as usize] == Passage::Shared {
             self.shared[reg.0 as usize] = Some(value);
+            return;
+        }
+        if self.wide.is_some() {
+            self.lane_define(reg, value);
             return;
         }
         let variable = self.variable(reg);

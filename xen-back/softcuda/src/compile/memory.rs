@@ -26,14 +26,14 @@ pub(super) struct Place {
 }
 
 /// How the modifiers of a memory instruction order it.
-struct Order {
+pub(super) struct Order {
     /// volatile, relaxed, acquire, release: neither merged nor moved.
     strong: bool,
-    vector: u32,
-    read_only: bool,
+    pub(super) vector: u32,
+    pub(super) read_only: bool,
 }
 
-const SPACES: [(&str, Space); 8] = [
+pub(super) const SPACES: [(&str, Space); 8] = [
     ("global", Space::Global),
     ("const", Space::Const),
     ("shared", Space::Shared),
@@ -56,7 +56,7 @@ fn take_hints(form: &Form<'_, '_>) {
     }
 }
 
-fn take_order(form: &Form<'_, '_>) -> Order {
+pub(super) fn take_order(form: &Form<'_, '_>) -> Order {
     let mut strong = false;
     for word in ["volatile", "relaxed", "acquire", "release", "mmio"] {
         strong |= form.take(word);
@@ -92,7 +92,7 @@ impl Lower<'_, '_, '_> {
     }
 
     /// Faults unless `bytes` from `offset` lie within a window of `limit` bytes.
-    fn check_window(
+    pub(super) fn check_window(
         &mut self,
         offset: Value,
         bytes: i64,
@@ -126,7 +126,7 @@ impl Lower<'_, '_, '_> {
 
     /// Goes to `bad` unless `bytes` (at most a granule) from the address are in an allocation and
     /// aligned; goes on in a new block otherwise.
-    fn check_device(
+    pub(super) fn check_device(
         &mut self,
         address: Value,
         bytes: u32,
@@ -224,7 +224,7 @@ impl Lower<'_, '_, '_> {
     }
 
     /// A base and a constant as one address.
-    fn plus(&mut self, base: Value, offset: i64) -> Value {
+    pub(super) fn plus(&mut self, base: Value, offset: i64) -> Value {
         if offset == 0 {
             return base;
         }
@@ -789,7 +789,7 @@ impl Lower<'_, '_, '_> {
     }
 }
 
-fn check_type(form: &Form<'_, '_>, ty: Type, vector: u32) -> Result<(), PtxError> {
+pub(super) fn check_type(form: &Form<'_, '_>, ty: Type, vector: u32) -> Result<(), PtxError> {
     if ty == Type::Pred || ty == Type::B128 || ty.bytes() * vector > 32 {
         return Err(form.unsupported("this type or vector"));
     }
@@ -797,7 +797,7 @@ fn check_type(form: &Form<'_, '_>, ty: Type, vector: u32) -> Result<(), PtxError
 }
 
 /// The elements of a vector operand, or the one scalar.
-fn parts<'o>(
+pub(super) fn parts<'o>(
     form: &Form<'_, '_>,
     operand: &'o Operand,
     vector: u32,

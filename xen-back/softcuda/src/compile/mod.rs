@@ -15,6 +15,7 @@ mod memory;
 mod packed;
 mod video;
 mod warp;
+mod wide;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,6 +30,7 @@ use cranelift_codegen::{CodegenError, Context};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 
 pub(crate) use form::Rounding;
+pub(crate) use wide::LANES;
 use layout::Layout;
 pub(crate) use layout::{FRAME_ALIGN, FUNCTION_HEADER};
 use lower::Lower;
@@ -75,6 +77,17 @@ pub(crate) struct Compiled {
     pub kernels: Vec<CompiledKernel>,
 }
 
+/// A kernel compiled once more, for gangs of [`LANES`] threads.
+#[derive(Debug)]
+pub(crate) struct CompiledGangs {
+    pub code: Vec<u8>,
+    /// Where the code for single threads starts, and where that for gangs.
+    pub single: usize,
+    pub gangs: usize,
+    pub sites: Vec<Site>,
+    pub thread_bytes: u32,
+}
+
 /// The "address" of a device function.
 pub(crate) fn function_address(index: usize) -> u64 {
     layout::FUNCTION_ADDRESS as u64 + 16 * index as u64
@@ -93,6 +106,8 @@ struct Target {
     isa: Arc<dyn TargetIsa>,
     has_fma: bool,
     has_rounding: bool,
+    /// Vectors of four 32-bit values, with all that is needed of them.
+    has_vectors: bool,
 }
 
 fn target() -> Result<&'static Target, PtxError> {
@@ -130,10 +145,12 @@ fn target() -> Result<&'static Target, PtxError> {
         };
         let x86 = cfg!(target_arch = "x86_64");
         let (has_fma, has_rounding) = (!x86 || has("has_fma"), !x86 || has("has_sse41"));
+        let has_vectors = x86 && has("has_avx");
         Ok(Target {
             isa,
             has_fma,
             has_rounding,
+            has_vectors,
         })
     };
     TARGET.get_or_init(make).as_ref().map_err(|error| {
@@ -166,7 +183,7 @@ fn compile_module(module: &Module<'_>, options: Options) -> Result<Compiled, Ptx
             let (Some(&index), Some(slot)) = (functions.get(at), results.get(at)) else {
                 break;
             };
-            let result = compile_function(target, &layout, index, &mut scratch);
+            let result = compile_function(target, &layout, index, None, Vec::new(), &mut scratch);
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         }
     };
@@ -253,11 +270,79 @@ fn internal(line: u32, what: &str) -> PtxError {
     PtxError::unsupported(line, format!("{what} (an error of softcuda's)"))
 }
 
-/// Compiles one function.
+/// Compiles a kernel for gangs; `None` where that does not pay, or cannot be done.
+pub(crate) fn compile_gangs(
+    module: &Module<'_>,
+    options: Options,
+    index: usize,
+) -> Option<CompiledGangs> {
+    let compiled = catch_unwind(AssertUnwindSafe(|| gangs_of(module, options, index)));
+    let name = module.functions.get(index).map_or("", |function| function.name);
+    match compiled {
+        Ok(Ok(compiled)) => compiled,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, name, "a kernel was not vectorised");
+            None
+        }
+        Err(_) => {
+            tracing::warn!(name, "a kernel was not vectorised: the code generator failed");
+            None
+        }
+    }
+}
+
+fn gangs_of(
+    module: &Module<'_>,
+    options: Options,
+    index: usize,
+) -> Result<Option<CompiledGangs>, PtxError> {
+    let target = target()?;
+    let mut layout = Layout::new(module, options, target.has_fma, target.has_rounding)?;
+    let Some(function) = module.functions.get(index) else {
+        return Ok(None);
+    };
+    let (Some(body), true) = (&function.body, function.is_kernel && target.has_vectors) else {
+        return Ok(None);
+    };
+    if layout.yields(index) {
+        return Ok(None);
+    }
+    let known = &layout.functions[index];
+    let plan = wide::Plan::new(body, &known.flow, &known.pauses, |instruction| {
+        layout.call_waits(instruction, body)
+    });
+    let Some(plan) = plan else {
+        return Ok(None);
+    };
+    layout.set_points(index, &plan.points)?;
+    let thread_bytes = layout.thread_bytes(index);
+    if thread_bytes > wide::MAX_FRAME {
+        return Ok(None);
+    }
+    let mut scratch = (Context::new(), FunctionBuilderContext::new());
+    let (mut code, sites) =
+        compile_function(target, &layout, index, None, Vec::new(), &mut scratch)?;
+    code.resize(code.len().next_multiple_of(CODE_ALIGN), 0);
+    let gangs = code.len();
+    let (second, sites) =
+        compile_function(target, &layout, index, Some(plan), sites, &mut scratch)?;
+    code.extend_from_slice(&second);
+    Ok(Some(CompiledGangs {
+        code,
+        single: 0,
+        gangs,
+        sites,
+        thread_bytes,
+    }))
+}
+
+/// Compiles one function, for gangs if there is a plan for that; its sites follow those given.
 fn compile_function(
     target: &Target,
     layout: &Layout<'_>,
     index: usize,
+    gangs: Option<wide::Plan>,
+    sites: Vec<Site>,
     (context, builder): &mut (Context, FunctionBuilderContext),
 ) -> FunctionResult {
     let function = &layout.module.functions[index];
@@ -278,6 +363,8 @@ fn compile_function(
         &known.frame,
         &known.flow,
         &known.pauses,
+        gangs,
+        sites,
     )
     .and_then(Lower::run);
     let sites = match lowered {

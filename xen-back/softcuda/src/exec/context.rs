@@ -55,6 +55,8 @@ pub(crate) struct BlockContext {
     pub ranges_end: *const HostRange,
     /// Texture and surface objects.
     pub textures: *const Objects,
+    /// The kernel's code for single threads, where its code for gangs runs.
+    pub single: Option<KernelCode>,
     /// The block's shared memory.
     pub shared: *mut u8,
     /// Its bytes.
@@ -158,6 +160,11 @@ pub(crate) struct Exchange {
 pub(crate) const WAITING: u32 = 0x8000_0000;
 /// `resume` of a thread that has ended.
 pub(crate) const ENDED: u32 = 0xffff_ffff;
+
+/// In `resume`: the thread waits, or is to go on, together with its gang.
+pub(crate) const GANG: u32 = 0x4000_0000;
+/// In `wait` of a thread that runs alone: it stops at this point, where its gang meets.
+pub(crate) const MEETING: u32 = 0x4000_0000;
 
 /// What a thread waits for: the values of `ThreadHeader::wait`.
 pub(crate) mod wait {

@@ -13,7 +13,7 @@ use std::thread;
 use super::block::{self, Frames, Kernel, Progress, Stop};
 use super::code::CodeMemory;
 use super::context::{
-    Arrivals, BlockContext, ENDED, KernelCode, RawFault, Site, SiteKind, TURNS, WAITING,
+    Arrivals, BlockContext, ENDED, GANG, KernelCode, RawFault, Site, SiteKind, TURNS, WAITING,
 };
 use super::runtime::{self, Runtime, Services};
 use super::texture::{Objects, TextureTable};
@@ -21,17 +21,36 @@ use super::{
     Fault, KernelInfo, Launch, MAX_BLOCK_THREADS, MAX_RESIDENT_BLOCKS, MAX_RESIDENT_THREADS,
     MAX_SHARED_BYTES, Param, Place, VariableInfo, VariableSpace, WORKSPACE_BYTES, helpers, pool,
 };
-use crate::compile::{self, Compiled, FRAME_ALIGN};
+use crate::compile::{self, Compiled, FRAME_ALIGN, LANES};
+use crate::settings::vectorise;
 use crate::ptx::ast::{Module, Relocation, Space, Symbol, Variable};
 use crate::ptx::{PtxError, link};
 
 /// Threads that a launch gives each worker at a time, so that small blocks are not fetched one by one.
 const BATCH_THREADS: u64 = 2048;
 
+/// Threads that a kernel has run when its code for gangs is made.
+const GANGS_FROM: u64 = 1 << 15;
+
+/// A kernel's code for gangs of threads, with its own frames.
+#[derive(Debug)]
+struct Gangs {
+    kernel: Kernel,
+    single: KernelCode,
+    thread_bytes: u32,
+    sites: Vec<Site>,
+    _code: CodeMemory,
+}
+
 /// A kernel's code and needs.
 #[derive(Debug)]
 struct Entry {
     kernel: Kernel,
+    /// Index of its function in the module.
+    function: usize,
+    /// Threads run so far.
+    threads: AtomicU64,
+    gangs: OnceLock<Option<Gangs>>,
     thread_bytes: u32,
     shared: Vec<Option<u32>>,
     pause_lines: Vec<u32>,
@@ -75,6 +94,9 @@ pub struct Program {
     functions: Vec<FunctionPointer>,
     sites: Vec<Vec<Site>>,
     uses_heap: bool,
+    /// The texts, and how they are compiled, for what is compiled later.
+    texts: Vec<String>,
+    options: Options,
     bound: OnceLock<Bound>,
     /// Kept last: everything above may point into it.
     _code: CodeMemory,
@@ -118,10 +140,14 @@ impl Program {
             check_variable(&module, variable)?;
         }
         let compiled = compile::compile(&module, options)?;
-        Self::new(&module, compiled)
+        Self::new(texts, options, &module, compiled)
     }
 
-    fn new(module: &Module<'_>, compiled: Compiled) -> Result<Self, PtxError> {
+    fn new(
+        texts: &[&str],
+        options: Options,
+        module: &Module<'_>,
+        compiled: Compiled) -> Result<Self, PtxError> {
         let code = CodeMemory::new(&compiled.code).map_err(|error| {
             PtxError::limit(1, format!("no memory for the module's code: {error}"))
         })?;
@@ -161,6 +187,9 @@ impl Program {
                     simple: kernel.simple,
                     yields: kernel.yields,
                 },
+                function: kernel.function,
+                threads: AtomicU64::new(0),
+                gangs: OnceLock::new(),
                 thread_bytes: kernel.thread_bytes,
                 shared: kernel.shared,
                 pause_lines: kernel.pause_lines,
@@ -212,6 +241,8 @@ impl Program {
                 .functions
                 .iter()
                 .any(|function| function.body.is_none() && function.name == "malloc"),
+            texts: texts.iter().map(|&text| text.to_owned()).collect(),
+            options,
             bound: OnceLock::new(),
             _code: code,
         })
@@ -297,6 +328,50 @@ impl Program {
         image
     }
 
+    /// The kernel's code for gangs, where a launch is for it and enough has been run to make it.
+    fn gangs<'p>(
+        &'p self,
+        entry: &'p Entry,
+        launch: &Launch<'_>,
+        threads: u64,
+    ) -> Option<&'p Gangs> {
+        if !launch.block[0].is_multiple_of(LANES as u32) || !vectorise::allowed() {
+            return None;
+        }
+        let before = entry.threads.fetch_add(threads, Ordering::Relaxed);
+        if before.saturating_add(threads) < GANGS_FROM && !vectorise::at_once() {
+            return None;
+        }
+        entry.gangs.get_or_init(|| self.make_gangs(entry)).as_ref()
+    }
+
+    /// Whether the kernel runs in gangs of threads, by the launches until now.
+    pub fn runs_in_gangs(&self, kernel: usize) -> bool {
+        let entry = self.entries.get(kernel);
+        entry.is_some_and(|entry| entry.gangs.get().is_some_and(Option::is_some))
+    }
+
+    fn make_gangs(&self, entry: &Entry) -> Option<Gangs> {
+        let texts: Vec<&str> = self.texts.iter().map(String::as_str).collect();
+        let module = link(&texts).ok()?;
+        let compiled = compile::compile_gangs(&module, self.options, entry.function)?;
+        let code = CodeMemory::new(&compiled.code).ok()?;
+        // SAFETY: the code at both places was compiled as a kernel, with this signature.
+        let [gangs, single] = [compiled.gangs, compiled.single].map(|start| unsafe {
+            std::mem::transmute::<*const c_void, KernelCode>(code.at(start))
+        });
+        Some(Gangs {
+            kernel: Kernel {
+                code: gangs,
+                ..entry.kernel
+            },
+            single,
+            thread_bytes: compiled.thread_bytes,
+            sites: compiled.sites,
+            _code: code,
+        })
+    }
+
     /// Runs a kernel over a grid to its end, on the calling thread and the pool.
     ///
     /// # Errors
@@ -370,6 +445,9 @@ struct Run<'l> {
     program: &'l Program,
     launch: &'l Launch<'l>,
     entry: &'l Entry,
+    gangs: Option<&'l Gangs>,
+    kernel: Kernel,
+    thread_bytes: u32,
     table: &'l [u64],
     /// The parameter buffer, as aligned as any parameter may be.
     params: Vec<u128>,
@@ -476,16 +554,24 @@ impl<'l> Run<'l> {
             full[..bytes.len()].copy_from_slice(bytes);
             *word = u128::from_ne_bytes(full);
         }
+        let gangs = program.gangs(entry, launch, blocks.saturating_mul(u64::from(threads)));
+        let (kernel, thread_bytes) = match gangs {
+            Some(gangs) => (gangs.kernel, gangs.thread_bytes),
+            None => (entry.kernel, entry.thread_bytes),
+        };
         Ok(Self {
             program,
             launch,
             entry,
+            gangs,
+            kernel,
+            thread_bytes,
             table: &bound.tables[launch.kernel],
             params,
             blocks,
             threads,
             shared_bytes,
-            frame_bytes: entry.thread_bytes as usize * threads as usize,
+            frame_bytes: thread_bytes as usize * threads as usize,
             grid_id: GRIDS.fetch_add(1, Ordering::Relaxed),
             textures: launch
                 .textures
@@ -549,7 +635,7 @@ impl<'l> Run<'l> {
         };
         let mut frames = Frames {
             first,
-            stride: self.entry.thread_bytes as usize,
+            stride: self.thread_bytes as usize,
             threads: self.threads,
         };
         frames.place_threads(self.launch.block);
@@ -564,7 +650,7 @@ impl<'l> Run<'l> {
     fn start(&self, resident: &mut Resident, number: u64) {
         resident.context.ctaid = self.block_place(number);
         block::start(
-            self.entry.kernel,
+            self.kernel,
             &mut resident.context,
             &mut resident.frames,
         );
@@ -576,7 +662,7 @@ impl<'l> Run<'l> {
         } = resident;
         // SAFETY: the context was made for this kernel and these frames; the program, and with it the
         // code, outlives the launch.
-        match unsafe { block::advance(self.entry.kernel, context, frames, patience) } {
+        match unsafe { block::advance(self.kernel, context, frames, patience) } {
             Ok(progress) => Ok(Some(progress)),
             Err(stop) => self.fault(stop, context, frames).map_or(Ok(None), Err),
         }
@@ -697,9 +783,10 @@ impl<'l> Run<'l> {
             ranges: memory.ranges,
             ranges_end: memory.ranges.wrapping_add(memory.range_count),
             textures: &raw const *self.textures,
+            single: self.gangs.map(|gangs| gangs.single),
             shared,
             shared_bytes: u64::from(self.shared_bytes),
-            thread_bytes: u64::from(self.entry.thread_bytes),
+            thread_bytes: u64::from(self.thread_bytes),
             frames: frames.first,
             ntid: self.launch.block,
             nctaid: self.launch.grid,
@@ -773,7 +860,7 @@ impl<'l> Run<'l> {
 
     /// The line where a thread with this state goes on.
     fn pause_line(&self, resume: u32) -> u32 {
-        let pause = (resume & !WAITING).wrapping_sub(1) as usize;
+        let pause = (resume & !(WAITING | GANG)).wrapping_sub(1) as usize;
         self.entry.pause_lines.get(pause).copied().unwrap_or(0)
     }
 
@@ -794,12 +881,11 @@ impl<'l> Run<'l> {
         let thread =
             (raw.thread as usize).wrapping_sub(frames.first as usize) / frames.stride.max(1);
         let (function, index) = compile::site_place(raw.site);
-        let site = self
-            .program
-            .sites
-            .get(function)
-            .and_then(|sites| sites.get(index))
-            .copied();
+        let sites = match self.gangs {
+            Some(gangs) if function == self.entry.function => Some(&gangs.sites),
+            _ => self.program.sites.get(function),
+        };
+        let site = sites.and_then(|sites| sites.get(index)).copied();
         let site = site.unwrap_or(Site {
             line: 0,
             kind: SiteKind::Trap,
