@@ -100,11 +100,16 @@ fn main() {
                grid: [u32; 2],
                block: [u32; 2],
                args: &Args| {
-        best(|| {
+        let time = best(|| {
             device
                 .launch(program, name, Dim::from(grid), Dim::from(block), args)
                 .expect("the kernel runs");
-        })
+        });
+        let kernel = program.kernels().iter().position(|info| info.name == name);
+        if !kernel.is_some_and(|kernel| program.runs_in_gangs(kernel)) {
+            print!("(thread by thread) ");
+        }
+        time
     };
 
     let count = 16 << 20;
