@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,12 +14,13 @@ use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Args, Parser};
 use cudarc::driver::sys::{CUdevice_attribute, CUevent_flags};
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaSlice, CudaStream, DeviceRepr, ValidAsZeroBits,
+    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DeviceRepr, LaunchConfig,
+    ValidAsZeroBits,
 };
 use cudarc::nvrtc::Ptx;
 
-use crate::compare::Comparison;
-use crate::report::{Checksum, Report, TimesMs};
+use crate::compare::{Comparison, Expected};
+use crate::report::{Checksum, Figure, Report, TimesMs};
 
 /// The options that all programs have.
 #[derive(Clone, Debug, Args)]
@@ -72,7 +74,10 @@ pub trait Sample: Parser + Sync {
     /// The largest error of an element that still counts as right.
     fn tolerance(&self) -> f64;
 
-    /// Compares every element of a result with a reference computed here, on the CPU.
+    /// What every element of the result should be, computed here, on the CPU.
+    fn reference(&self, input: &Self::Input) -> Vec<Expected>;
+
+    /// Compares every element of a result with the reference.
     ///
     /// # Errors
     ///
@@ -82,34 +87,65 @@ pub trait Sample: Parser + Sync {
         input: &Self::Input,
         output: &[Self::Output],
         comparison: &mut Comparison,
-    ) -> Result<()>;
+    ) -> Result<()> {
+        let reference = self.reference(input);
+        ensure!(
+            output.len() == reference.len(),
+            "the result has {} elements instead of {}",
+            output.len(),
+            reference.len()
+        );
+        for (&got, want) in output.iter().zip(reference) {
+            comparison.see(got.into(), want);
+        }
+        Ok(())
+    }
 }
 
 /// An element of a result.
-pub trait Element: Copy + Send + DeviceRepr + ValidAsZeroBits {
-    /// Its bits, for the checksum.
-    fn bits(self) -> u32;
+pub trait Element: Copy + Send + DeviceRepr + ValidAsZeroBits + Into<f64> {
+    /// Its bytes, for the checksum.
+    fn bytes(self) -> impl AsRef<[u8]>;
+    /// The element next to a number.
+    fn nearest(number: f64) -> Self;
 }
 
 impl Element for f32 {
-    fn bits(self) -> u32 {
-        self.to_bits()
+    fn bytes(self) -> impl AsRef<[u8]> {
+        self.to_le_bytes()
+    }
+    fn nearest(number: f64) -> Self {
+        number as Self
+    }
+}
+
+impl Element for f64 {
+    fn bytes(self) -> impl AsRef<[u8]> {
+        self.to_le_bytes()
+    }
+    fn nearest(number: f64) -> Self {
+        number
     }
 }
 
 impl Element for u32 {
-    fn bits(self) -> u32 {
-        self
+    fn bytes(self) -> impl AsRef<[u8]> {
+        self.to_le_bytes()
+    }
+    fn nearest(number: f64) -> Self {
+        number.round() as Self
     }
 }
 
 /// What a thread works with: a stream, the kernels, and the clock of its phases.
 pub struct Lane {
     stream: Arc<CudaStream>,
+    module: Arc<CudaModule>,
     kernels: HashMap<&'static str, CudaFunction>,
     iterations: u32,
     multiprocessors: u32,
     times: TimesMs,
+    figures: Vec<Figure>,
 }
 
 impl Lane {
@@ -186,6 +222,75 @@ impl Lane {
         Ok(())
     }
 
+    /// Copies within the device, queued as a kernel is.
+    ///
+    /// # Errors
+    ///
+    /// Those of CUDA.
+    pub fn copy<T>(&self, from: &CudaSlice<T>, to: &mut CudaSlice<T>) -> Result<()> {
+        self.stream
+            .memcpy_dtod(from, to)
+            .context("copying within the device failed")
+    }
+
+    /// Writes a variable of the module.
+    ///
+    /// # Errors
+    ///
+    /// Those of CUDA, and if the variable has another size.
+    pub fn set<T: DeviceRepr>(&self, variable: &str, data: &[T]) -> Result<()> {
+        let mut place = self
+            .module
+            .get_global(variable, &self.stream)
+            .with_context(|| format!("the module has no variable {variable}"))?;
+        ensure!(
+            place.len() == size_of_val(data),
+            "the module's variable {variable} has {} bytes instead of {}",
+            place.len(),
+            size_of_val(data)
+        );
+        // SAFETY: the elements have no invalid values for the device to find, and the bytes are as many.
+        let view = unsafe { place.transmute_mut::<T>(data.len()) };
+        let mut view = view.with_context(|| format!("{variable} is not of that size"))?;
+        self.stream
+            .memcpy_htod(data, &mut view)
+            .with_context(|| format!("writing the module's variable {variable} failed"))
+    }
+
+    /// Reads a variable of the module, once all earlier work of this lane is done.
+    ///
+    /// # Errors
+    ///
+    /// Those of CUDA, and if the variable has another size.
+    pub fn get<T: Element>(&self, variable: &str, count: usize) -> Result<Vec<T>> {
+        let mut place = self
+            .module
+            .get_global(variable, &self.stream)
+            .with_context(|| format!("the module has no variable {variable}"))?;
+        // SAFETY: any bits are a valid element; cudarc checks the size.
+        let view = unsafe { place.transmute_mut::<T>(count) };
+        let view = view.with_context(|| format!("{variable} is not of {count} elements"))?;
+        let data = self.stream.clone_dtoh(&view)?;
+        self.stream
+            .synchronize()
+            .with_context(|| format!("reading the module's variable {variable} failed"))?;
+        Ok(data)
+    }
+
+    /// Adds what the program measured to its report.
+    pub fn figure(&mut self, what: &str, unit: &str, value: f64) {
+        self.figures.push(Figure {
+            what: what.to_owned(),
+            unit: unit.to_owned(),
+            value,
+        });
+    }
+
+    /// The device's multiprocessors, at least one.
+    pub fn multiprocessors(&self) -> u32 {
+        self.multiprocessors.max(1)
+    }
+
     /// The lane's stream.
     pub fn stream(&self) -> &Arc<CudaStream> {
         &self.stream
@@ -215,9 +320,58 @@ impl Lane {
     }
 }
 
-/// A program's `main`: parses the options, runs the sample, prints the report.
-pub fn main<S: Sample>() -> ExitCode {
-    let sample = S::parse();
+/// How many blocks or threads there are along each axis; an axis that is left out has one.
+pub trait Extent {
+    /// Along x, y and z.
+    fn axes(self) -> (u32, u32, u32);
+}
+
+impl Extent for u32 {
+    fn axes(self) -> (u32, u32, u32) {
+        (self, 1, 1)
+    }
+}
+
+impl Extent for (u32, u32) {
+    fn axes(self) -> (u32, u32, u32) {
+        (self.0, self.1, 1)
+    }
+}
+
+impl Extent for (u32, u32, u32) {
+    fn axes(self) -> (u32, u32, u32) {
+        self
+    }
+}
+
+/// A launch of a grid of blocks of threads, with bytes of dynamic shared memory.
+pub fn config(grid: impl Extent, block: impl Extent, shared_bytes: u32) -> LaunchConfig {
+    LaunchConfig {
+        grid_dim: grid.axes(),
+        block_dim: block.axes(),
+        shared_mem_bytes: shared_bytes,
+    }
+}
+
+/// Queues a kernel: `launch!(lane, "name", grid, block; &a, &mut b, &n)`, and with dynamic shared memory
+/// `launch!(lane, "name", grid, block, bytes; …)`. It is as unsafe as cudarc's `launch`: the arguments must
+/// be those of the kernel, and what the kernel does with them must be right.
+macro_rules! launch {
+    ($lane:expr, $kernel:expr, $grid:expr, $block:expr; $($argument:expr),*) => {
+        launch!($lane, $kernel, $grid, $block, 0; $($argument),*)
+    };
+    ($lane:expr, $kernel:expr, $grid:expr, $block:expr, $shared:expr; $($argument:expr),*) => {{
+        let mut launch = $lane.stream().launch_builder($lane.kernel($kernel)?);
+        $(cudarc::driver::PushKernelArg::arg(&mut launch, $argument);)*
+        launch.launch($crate::harness::config($grid, $block, $shared))
+    }};
+}
+pub(crate) use launch;
+
+/// A program's `main`: parses the options, the first of which is the program's name, runs the sample and
+/// prints the report.
+pub fn main<S: Sample>(arguments: Vec<OsString>) -> ExitCode {
+    let sample = S::parse_from(arguments);
     // cudarc panics where libcuda or one of its functions is missing. That is a message, not a backtrace.
     std::panic::set_hook(Box::new(|_| ()));
     let result = catch_unwind(AssertUnwindSafe(|| run_and_print(&sample)))
@@ -275,18 +429,20 @@ fn run<S: Sample>(sample: &S) -> Result<(Report, Comparison)> {
     let lane = || -> Result<Lane> {
         Ok(Lane {
             stream: context.new_stream().context("no stream can be made")?,
+            module: module.clone(),
             kernels: kernels.clone(),
             iterations: common.iterations,
             multiprocessors: u32::try_from(multiprocessors).unwrap_or(1),
             times: TimesMs::default(),
+            figures: Vec::new(),
         })
     };
-    let solve = |input: &S::Input| -> Result<(Vec<S::Output>, TimesMs)> {
+    let solve = |input: &S::Input| -> Result<(Vec<S::Output>, TimesMs, Vec<Figure>)> {
         let mut lane = lane()?;
         let output = sample.solve(&mut lane, input)?;
-        Ok((output, lane.times))
+        Ok((output, lane.times, lane.figures))
     };
-    let results = solve_all(&inputs, solve)?;
+    let mut results = solve_all(&inputs, solve)?;
     // What cudarc could not report when it happened, such as an error while memory was freed.
     context
         .check_err()
@@ -300,11 +456,11 @@ fn run<S: Sample>(sample: &S) -> Result<(Report, Comparison)> {
         total,
         ..TimesMs::default()
     };
-    for (input, (output, times)) in inputs.iter().zip(&results) {
+    for (input, (output, times, _)) in inputs.iter().zip(&results) {
         sample.verify(input, output, &mut comparison)?;
         output
             .iter()
-            .for_each(|element| checksum.add(element.bits()));
+            .for_each(|element| checksum.add(element.bytes().as_ref()));
         times_ms = times_ms.longest(*times);
     }
     let report = Report {
@@ -318,6 +474,7 @@ fn run<S: Sample>(sample: &S) -> Result<(Report, Comparison)> {
         tolerance: comparison.tolerance(),
         checksum: checksum.hex(),
         times_ms,
+        figures: std::mem::take(&mut results[0].2),
     };
     Ok((report, comparison))
 }
@@ -362,6 +519,37 @@ fn panic_message(panic: &(dyn Any + Send)) -> anyhow::Error {
 
 fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
+}
+
+/// For every program's tests: what the reference gives is right, and an element beside it, or one too few, is not.
+#[cfg(test)]
+pub(crate) fn check<S: Sample>() {
+    let sample = S::parse_from([S::NAME]);
+    assert_eq!(S::command().get_name(), S::NAME);
+    let input = sample.input(1);
+    let reference = sample.reference(&input);
+    let mut output: Vec<_> = reference
+        .iter()
+        .map(|want| S::Output::nearest(want.value))
+        .collect();
+    let judge = |output: &[S::Output]| {
+        let mut comparison = Comparison::new(sample.tolerance());
+        sample
+            .verify(&input, output, &mut comparison)
+            .map(|()| comparison)
+    };
+    let right = judge(&output).unwrap();
+    assert!(right.ok(), "{}: {right}", S::NAME);
+    assert!(judge(&output[1..]).is_err(), "{}", S::NAME);
+    let place = reference.len() / 2;
+    let Expected { value, scale } = reference[place];
+    let near = S::Output::nearest(value + 4.0 * sample.tolerance() * scale + 1e-6 * value.abs());
+    output[place] = if near.into() == output[place].into() {
+        S::Output::nearest(value + 1.0)
+    } else {
+        near
+    };
+    assert!(!judge(&output).unwrap().ok(), "{}", S::NAME);
 }
 
 #[cfg(test)]

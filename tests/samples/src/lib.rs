@@ -1,10 +1,11 @@
-//! CUDA SDK programs that verify themselves: vectorAdd, matrixMul, BlackScholes, scalarProd, histogram.
+//! CUDA programs that verify themselves: those that papers on GPU virtualization measure, and those of
+//! CUDA's own samples. One binary holds them all and goes by the name that it is called by.
 //!
 //! For: showing that whichever `libcuda.so.1` the loader finds (NVIDIA's, softcuda, the split driver)
 //! computes what it should, and how long it takes. They must never know which of the three it is, nor
 //! depend on any other crate of this project.
 //!
-//! A program is a [`Sample`]; [`main`] parses its options, runs it and prints its [`Report`], as text or,
+//! A program is a `harness::Sample`; `harness::main` parses its options, runs it and prints its [`Report`], as text or,
 //! with `--json`, as one JSON object on one line of standard output:
 //!
 //! ```json
@@ -25,10 +26,9 @@
 mod compare;
 mod harness;
 mod input;
+mod programs;
 pub mod ptx;
 mod report;
 
-pub use compare::{Comparison, expect_length, rounding_bound};
-pub use harness::{Common, Element, Lane, Sample, main};
-pub use input::Random;
-pub use report::{Report, TimesMs};
+pub use programs::main;
+pub use report::{Figure, Report, TimesMs};

@@ -71,10 +71,9 @@ const PARTS: [Part; 7] = [
     },
 ];
 
-/// Programs that run in a guest, verify their result and print their times; built from this package.
-const SAMPLES: &str = "cuda-samples";
-/// A program of that package for developers, which runs in no guest.
-const NO_SAMPLE: &str = "regenerate-ptx";
+/// Programs that run in a guest, verify their result and print their times: one binary, which goes by the
+/// name it is called by.
+const SAMPLES: (&str, &str) = ("cuda-samples", "samples");
 
 /// Files that are no programs, as they lie in the repository, and the folder that each goes to.
 const FILES: [(&str, &str); 5] = [
@@ -105,7 +104,7 @@ pub fn build() -> Result<Bundle> {
     let packages: Vec<_> = PARTS
         .iter()
         .map(|part| part.package)
-        .chain([SAMPLES])
+        .chain([SAMPLES.0])
         .collect();
     let built = cargo_build(&packages)?;
     let folder = target_folder()?.join("xen-vgpu");
@@ -122,11 +121,14 @@ pub fn build() -> Result<Bundle> {
         };
         copy(from, &folder.join(to))?;
     }
-    for sample in built
-        .iter()
-        .filter(|artifact| artifact.package == SAMPLES && artifact.target != NO_SAMPLE)
-    {
-        copy(&sample.file, &folder.join("guest/bin").join(&sample.target))?;
+    let samples = folder.join("guest/bin").join(SAMPLES.1);
+    copy(find(&built, SAMPLES.1)?, &samples)?;
+    let names = Command::new(&samples)
+        .arg("--names")
+        .output()
+        .with_context(|| format!("running {}", samples.display()))?;
+    for name in String::from_utf8_lossy(&names.stdout).lines() {
+        std::os::unix::fs::symlink(SAMPLES.1, samples.with_file_name(name))?;
     }
     // The name that programs are linked to, and the one they load.
     for library in ["guest/lib", "backend/lib/softcuda"] {
@@ -298,7 +300,7 @@ mod tests {
         for part in PARTS {
             assert!(names.contains(&part.package.into()), "{}", part.package);
         }
-        assert!(names.contains(&SAMPLES.into()));
+        assert!(names.contains(&SAMPLES.0.into()));
     }
 
     #[test]

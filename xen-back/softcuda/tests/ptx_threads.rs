@@ -131,6 +131,21 @@ fn shared_memory_between_barriers() {
 }
 
 #[test]
+fn elements_of_arrays() {
+    let got = words(
+        ".shared .align 8 .u64 wide[4]; .shared .align 16 .v4 .u32 fours[3]; .local .u16 narrow[8];
+         mov.u32 %r0, wide; mov.u32 %r1, wide[3]; sub.u32 %d, %r1, %r0;
+         mov.u32 %r0, fours[0]; mov.u32 %r1, fours[1+1]; sub.u32 %r1, %r1, %r0; mad.lo.u32 %d, %d, 1000, %r1;
+         setp.ne.u32 %p0, %t, 0; @%p0 bra over; st.shared.u32 wide[2], 500000; over: bar.sync 0;
+         ld.shared.u32 %r2, wide[2]; add.u32 %d, %d, %r2;
+         st.local.u16 narrow[5], 70000000; ld.local.u16 %r3, narrow[5]; add.u32 %d, %d, %r3;",
+        1,
+        2,
+    );
+    assert_eq!(got, [24_000 + 32 + 500_000 + 70_000_000 % 65_536; 2]);
+}
+
+#[test]
 fn barriers_with_threads_that_have_ended_or_come_by_other_ways() {
     // Odd threads wait at one barrier instruction, even ones at another; a quarter has left before.
     let got = words(

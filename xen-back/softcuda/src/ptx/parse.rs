@@ -33,6 +33,7 @@ pub fn parse(source: &str) -> Result<Module<'_>, PtxError> {
         at: 0,
         module: Module::default(),
         names: HashMap::new(),
+        elements: HashMap::new(),
         shared_bytes: 0,
     };
     parser.module()?;
@@ -45,6 +46,8 @@ pub(super) struct Parser<'a> {
     at: usize,
     module: Module<'a>,
     names: HashMap<&'a str, Symbol>,
+    /// Bytes of an element of each variable of the module, and of each local one of the latest function.
+    elements: HashMap<Symbol, i64>,
     shared_bytes: u64,
 }
 
@@ -89,6 +92,13 @@ struct Declaration<'a> {
     vector: u64,
     managed: bool,
     opaque: Option<Opaque>,
+}
+
+impl Declaration<'_> {
+    /// Bytes of an element.
+    fn element(&self) -> i64 {
+        i64::from(self.ty.bytes()) * self.vector.cast_signed()
+    }
 }
 
 impl<'a> Parser<'a> {
@@ -480,7 +490,9 @@ impl<'a> Parser<'a> {
         let index = u32::try_from(self.module.variables.len())
             .map_err(|_| PtxError::limit(declaration.line, "too many variables"))?;
         self.module.variables.push(variable);
-        Ok((declaration.name, Symbol::Variable(index)))
+        let symbol = Symbol::Variable(index);
+        self.elements.insert(symbol, declaration.element());
+        Ok((declaration.name, symbol))
     }
 
     /// `= 1`, `= {1, 2}`, `= {{1}, {x+4, generic(y)}}`: rows shorter than their dimension are not told
@@ -906,6 +918,7 @@ impl<'a> Parser<'a> {
                 }
                 self.expect(b';')?;
                 let symbol = Symbol::Local(scopes.body.locals.len() as u32);
+                self.elements.insert(symbol, declaration.element());
                 scopes.body.locals.push(Slot {
                     name: declaration.name.to_owned(),
                     line,
@@ -997,7 +1010,14 @@ impl<'a> Parser<'a> {
         let mut operands = Vec::new();
         if !self.accept(b';') {
             loop {
-                operands.push(self.operand(scopes, opcode == "call")?);
+                // `ld.u32 %r, array[2]` reads the element; `mov` takes its address.
+                let element = self.peek_at(1) == Token::Mark(b'[') && opcode != "mov";
+                operands.push(match self.operand(scopes, opcode == "call")? {
+                    Operand::Symbol(symbol, offset) if element => {
+                        Operand::Address(Base::Symbol(symbol), offset)
+                    }
+                    operand => operand,
+                });
                 if self.accept(b';') {
                     break;
                 }
@@ -1132,6 +1152,18 @@ impl<'a> Parser<'a> {
             Some(Local::Symbol(symbol)) => {
                 let offset = match self.peek() {
                     Token::Mark(b'+' | b'-') => self.integer()?,
+                    // `array[2]`
+                    Token::Mark(b'[') => {
+                        self.advance();
+                        let index = self.integer()?;
+                        self.expect(b']')?;
+                        self.elements
+                            .get(&symbol)
+                            .and_then(|bytes| index.checked_mul(*bytes))
+                            .ok_or_else(|| {
+                                PtxError::invalid(line, format!("{name} has no element {index}"))
+                            })?
+                    }
                     _ => 0,
                 };
                 Ok(Operand::Symbol(symbol, offset))

@@ -1,11 +1,10 @@
 //! scalarProd: the scalar products of many pairs of vectors, reduced in shared memory and by shuffles.
 
-use std::process::ExitCode;
-
+use crate::compare::{Expected, rounding_bound};
+use crate::harness::{Common, Lane, Sample, launch};
+use crate::input::Random;
 use anyhow::Result;
 use clap::Parser;
-use cuda_samples::{Common, Comparison, Lane, Random, Sample, expect_length, rounding_bound};
-use cudarc::driver::{LaunchConfig, PushKernelArg};
 
 /// The kernels are written for blocks of this size.
 const THREADS_PER_BLOCK: u32 = 256;
@@ -19,7 +18,7 @@ const REDUCTION_DEPTH: u32 = 10;
 /// the norms of the two vectors; the tolerance is the proven bound on the rounding of a block's additions.
 #[derive(Parser)]
 #[command(name = "scalarProd", version)]
-struct ScalarProd {
+pub(super) struct ScalarProd {
     /// Pairs of vectors
     #[arg(long, value_name = "PAIRS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     pairs: u32,
@@ -32,7 +31,7 @@ struct ScalarProd {
     common: Common,
 }
 
-struct Vectors {
+pub(super) struct Vectors {
     a: Vec<f32>,
     b: Vec<f32>,
 }
@@ -71,22 +70,16 @@ impl Sample for ScalarProd {
             lane.iterate(|lane| {
                 // A block a pair.
                 let items = self.pairs as usize * THREADS_PER_BLOCK as usize;
-                let launch = LaunchConfig {
-                    grid_dim: (lane.blocks(items, THREADS_PER_BLOCK), 1, 1),
-                    block_dim: (THREADS_PER_BLOCK, 1, 1),
-                    shared_mem_bytes: 0,
-                };
-                let mut kernel = lane.stream().launch_builder(lane.kernel(name)?);
-                kernel
-                    .arg(&a)
-                    .arg(&b)
-                    .arg(&mut products)
-                    .arg(&self.pairs)
-                    .arg(&self.length);
+                let blocks = lane.blocks(items, THREADS_PER_BLOCK);
                 // SAFETY: the arguments are those of both kernels' sources, (a, b, product, pairs, length), in
                 // type and order; a and b have pairs * length elements, the products one a pair, and a block
                 // has the threads for which the kernels are written.
-                unsafe { kernel.launch(launch) }?;
+                unsafe {
+                    launch!(
+                        lane, name, blocks, THREADS_PER_BLOCK;
+                        &a, &b, &mut products, &self.pairs, &self.length
+                    )
+                }?;
                 Ok(())
             })?;
             outputs.append(&mut lane.download(&products)?);
@@ -98,22 +91,19 @@ impl Sample for ScalarProd {
         rounding_bound(self.length.div_ceil(THREADS_PER_BLOCK) + REDUCTION_DEPTH)
     }
 
-    fn verify(&self, input: &Vectors, output: &[f32], comparison: &mut Comparison) -> Result<()> {
+    fn reference(&self, input: &Vectors) -> Vec<Expected> {
         let length = self.length as usize;
-        let pairs = || {
-            input
-                .a
-                .chunks_exact(length)
-                .zip(input.b.chunks_exact(length))
-        };
-        let reference: Vec<(f64, f64)> = pairs()
-            .map(|(a, b)| (product(a, b), (product(a, a) * product(b, b)).sqrt()))
-            .collect();
-        expect_length(output.len(), Self::KERNELS.len() * reference.len())?;
-        for (&got, &(want, scale)) in output.iter().zip(reference.iter().cycle()) {
-            comparison.relative(got.into(), want, scale);
-        }
-        Ok(())
+        let pairs = input
+            .a
+            .chunks_exact(length)
+            .zip(input.b.chunks_exact(length));
+        pairs
+            .map(|(a, b)| {
+                let norms = (product(a, a) * product(b, b)).sqrt();
+                Expected::relative(product(a, b), norms)
+            })
+            .collect::<Vec<_>>()
+            .repeat(Self::KERNELS.len())
     }
 }
 
@@ -122,10 +112,6 @@ fn product(a: &[f32], b: &[f32]) -> f64 {
         .zip(b)
         .map(|(&a, &b)| f64::from(a) * f64::from(b))
         .sum()
-}
-
-fn main() -> ExitCode {
-    cuda_samples::main::<ScalarProd>()
 }
 
 #[cfg(test)]
@@ -137,26 +123,5 @@ mod tests {
         assert_eq!(product(&[1., 2., 3.], &[4., -5., 6.]), 12.0);
         // A sum that single precision cannot hold.
         assert_eq!(product(&[4096., 1.], &[4096., 1.]), 16_777_217.0);
-    }
-
-    #[test]
-    fn both_kernels_results_are_verified() {
-        let sample = ScalarProd::parse_from(["scalarProd", "--pairs", "3", "--length", "1001"]);
-        let input = sample.input(0);
-        let once: Vec<f32> = input
-            .a
-            .chunks_exact(1001)
-            .zip(input.b.chunks_exact(1001))
-            .map(|(a, b)| product(a, b) as f32)
-            .collect();
-        let mut output = once.repeat(2);
-        let mut right = Comparison::new(sample.tolerance());
-        sample.verify(&input, &output, &mut right).unwrap();
-        assert!(right.ok(), "{right}");
-        output[5] += input.a[3002] * input.b[3002];
-        let mut wrong = Comparison::new(sample.tolerance());
-        sample.verify(&input, &output, &mut wrong).unwrap();
-        assert!(!wrong.ok());
-        assert!(sample.verify(&input, &once, &mut wrong).is_err());
     }
 }
