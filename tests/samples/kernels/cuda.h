@@ -1,5 +1,5 @@
 // The part of CUDA C++ that the sample kernels use, for clang without any toolkit: names for clang's
-// own attributes and NVPTX builtins, and single-precision maths. It must never include another header,
+// own attributes and NVPTX builtins, and maths. It must never include another header,
 // nor use an approximate instruction: with -ffp-contract=off every operation below is correctly
 // rounded, so a kernel's output has the same bits on every device.
 #pragma once
@@ -7,6 +7,7 @@
 #define __global__ __attribute__((global))
 #define __device__ __attribute__((device))
 #define __shared__ __attribute__((shared))
+#define __constant__ __attribute__((constant))
 #define __launch_bounds__(threads) __attribute__((launch_bounds(threads)))
 #define __forceinline__ __inline__ __attribute__((always_inline))
 
@@ -14,6 +15,14 @@ using size_t = decltype(sizeof(0));
 
 struct alignas(8) float2 {
     float x, y;
+};
+
+struct float3 {
+    float x, y, z;
+};
+
+struct alignas(8) uint2 {
+    unsigned x, y;
 };
 
 struct alignas(16) float4 {
@@ -29,8 +38,10 @@ struct alignas(16) uint4 {
     static const struct {                                                                              \
         __declspec(property(get = read_x)) unsigned x;                                                 \
         __declspec(property(get = read_y)) unsigned y;                                                 \
+        __declspec(property(get = read_z)) unsigned z;                                                 \
         static __device__ __forceinline__ unsigned read_x() { return __nvvm_read_ptx_sreg_##sreg##_x(); } \
         static __device__ __forceinline__ unsigned read_y() { return __nvvm_read_ptx_sreg_##sreg##_y(); } \
+        static __device__ __forceinline__ unsigned read_z() { return __nvvm_read_ptx_sreg_##sreg##_z(); } \
     } name
 
 SPECIAL_REGISTER(threadIdx, tid);
@@ -43,20 +54,57 @@ SPECIAL_REGISTER(gridDim, nctaid);
 constexpr unsigned warpSize = 32;
 constexpr unsigned FULL_WARP = 0xffffffffu;
 
-// The value that the lane `delta` above this one holds; all 32 lanes take part.
+// What another lane holds: the one `delta` above this one or below, the one whose number differs in the
+// bits of `mask`, or a given one. All 32 lanes take part.
 static __device__ __forceinline__ float shuffleDown(float value, unsigned delta) {
     return __nvvm_shfl_sync_down_f32(FULL_WARP, value, delta, warpSize - 1);
 }
 
+static __device__ __forceinline__ unsigned shuffleDown(unsigned value, unsigned delta) {
+    return __nvvm_shfl_sync_down_i32(FULL_WARP, value, delta, warpSize - 1);
+}
+
+static __device__ __forceinline__ unsigned shuffleUp(unsigned value, unsigned delta) {
+    return __nvvm_shfl_sync_up_i32(FULL_WARP, value, delta, 0);
+}
+
+static __device__ __forceinline__ unsigned shuffleXor(unsigned value, unsigned mask) {
+    return __nvvm_shfl_sync_bfly_i32(FULL_WARP, value, mask, warpSize - 1);
+}
+
+static __device__ __forceinline__ unsigned shuffle(unsigned value, unsigned lane) {
+    return __nvvm_shfl_sync_idx_i32(FULL_WARP, value, lane, warpSize - 1);
+}
+
+// A bit for each lane: whether its condition holds.
+static __device__ __forceinline__ unsigned ballot(bool condition) {
+    return __nvvm_vote_ballot_sync(FULL_WARP, condition);
+}
+
+static __device__ __forceinline__ unsigned countBits(unsigned bits) { return __builtin_popcount(bits); }
+
+// Writes before it are seen by the whole device before those after it.
+static __device__ __forceinline__ void __threadfence() { __nvvm_membar_gl(); }
+
 static __device__ __forceinline__ unsigned atomicAdd(unsigned *address, unsigned value) {
     return __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
 }
+
+static __device__ __forceinline__ unsigned min(unsigned a, unsigned b) { return a < b ? a : b; }
+
+static __device__ __forceinline__ unsigned max(unsigned a, unsigned b) { return a > b ? a : b; }
 
 static __device__ __forceinline__ float fmaf(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 
 static __device__ __forceinline__ float fabsf(float x) { return __builtin_fabsf(x); }
 
 static __device__ __forceinline__ float sqrtf(float x) { return __nvvm_sqrt_rn_f(x); }
+
+static __device__ __forceinline__ float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+
+static __device__ __forceinline__ float fmaxf(float a, float b) { return __builtin_fmaxf(a, b); }
+
+static __device__ __forceinline__ float fminf(float a, float b) { return __builtin_fminf(a, b); }
 
 static __device__ __forceinline__ float bitsToFloat(unsigned bits) { return __builtin_bit_cast(float, bits); }
 
@@ -102,4 +150,105 @@ static __device__ __forceinline__ float logf(float x) {
     p = fmaf(p, t, 1.0f / 3.0f);
     p = fmaf(p, t, 1.0f);
     return fmaf(n, 0.693147182f, 2.0f * s * p);
+}
+
+// The sine and the cosine of 2 pi x for x from 0 to 1. The nearest quarter turn is taken away exactly, and
+// the Taylor polynomials of what is left, at most an eighth, are good to 4e-9.
+static __device__ __forceinline__ void sincosTurns(float x, float &sine, float &cosine) {
+    const int quarter = static_cast<int>(fmaf(x, 4.0f, 0.5f));
+    const float r = fmaf(static_cast<float>(quarter), -0.25f, x) * 6.28318531f;
+    const float t = r * r;
+    float s = 1.0f / 362880.0f;
+    s = fmaf(s, t, -1.0f / 5040.0f);
+    s = fmaf(s, t, 1.0f / 120.0f);
+    s = fmaf(s, t, -1.0f / 6.0f);
+    s = fmaf(s * t, r, r);
+    float c = 1.0f / 40320.0f;
+    c = fmaf(c, t, -1.0f / 720.0f);
+    c = fmaf(c, t, 1.0f / 24.0f);
+    c = fmaf(c, t, -0.5f);
+    c = fmaf(c, t, 1.0f);
+    const float sineOfQuarter = quarter & 1 ? c : s;
+    const float cosineOfQuarter = quarter & 1 ? s : c;
+    sine = quarter & 2 ? -sineOfQuarter : sineOfQuarter;
+    cosine = (quarter + 1) & 2 ? -cosineOfQuarter : cosineOfQuarter;
+}
+
+static __device__ __forceinline__ double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
+
+static __device__ __forceinline__ double fabs(double x) { return __builtin_fabs(x); }
+
+static __device__ __forceinline__ double sqrt(double x) { return __nvvm_sqrt_rn_d(x); }
+
+// As expf, to degree 13: truncation below 5e-18.
+static __device__ __forceinline__ double exp(double x) {
+    if (x < -708.0)
+        return 0.0;
+    if (x > 709.0)
+        return __builtin_inf();
+    const double magic = 6755399441055744.0;
+    const double n = (x * 1.4426950408889634 + magic) - magic;
+    const double r = fma(n, -1.9082149292705877e-10, fma(n, -0.6931471803691238, x));
+    double p = 1.0 / 6227020800.0;
+    p = fma(p, r, 1.0 / 479001600.0);
+    p = fma(p, r, 1.0 / 39916800.0);
+    p = fma(p, r, 1.0 / 3628800.0);
+    p = fma(p, r, 1.0 / 362880.0);
+    p = fma(p, r, 1.0 / 40320.0);
+    p = fma(p, r, 1.0 / 5040.0);
+    p = fma(p, r, 1.0 / 720.0);
+    p = fma(p, r, 1.0 / 120.0);
+    p = fma(p, r, 1.0 / 24.0);
+    p = fma(p, r, 1.0 / 6.0);
+    p = fma(p, r, 0.5);
+    p = fma(p, r, 1.0);
+    p = fma(p, r, 1.0);
+    return p * __builtin_bit_cast(double, static_cast<unsigned long long>(static_cast<long long>(n) + 1023) << 52);
+}
+
+// As logf, to s^23: truncation below 2e-19 s.
+static __device__ __forceinline__ double log(double x) {
+    const unsigned long long boundary = 0x3fe6a09e667f3bcdull;
+    const unsigned long long shifted = __builtin_bit_cast(unsigned long long, x) - boundary;
+    const double n = static_cast<double>(static_cast<long long>(shifted) >> 52);
+    const double m = __builtin_bit_cast(double, (shifted & 0x000fffffffffffffull) + boundary);
+    const double s = (m - 1.0) / (m + 1.0);
+    const double t = s * s;
+    double p = 1.0 / 23.0;
+#pragma unroll
+    for (int odd = 21; odd >= 1; odd -= 2)
+        p = fma(p, t, 1.0 / odd);
+    return fma(n, 0.6931471805599453, 2.0 * s * p);
+}
+
+// The sine and the cosine of a moderate x: its nearest multiple of pi/2, in two parts, is taken away, then
+// Taylor polynomials to degrees 17 and 16 (truncation below 2e-17).
+static __device__ __forceinline__ void sincos(double x, double &sine, double &cosine) {
+    const double magic = 6755399441055744.0;
+    const double n = (x * 0.6366197723675814 + magic) - magic;
+    const double r = fma(n, -6.123233995736766e-17, fma(n, -1.5707963267948966, x));
+    const double t = r * r;
+    double s = 1.0 / 355687428096000.0;
+    s = fma(s, t, -1.0 / 1307674368000.0);
+    s = fma(s, t, 1.0 / 6227020800.0);
+    s = fma(s, t, -1.0 / 39916800.0);
+    s = fma(s, t, 1.0 / 362880.0);
+    s = fma(s, t, -1.0 / 5040.0);
+    s = fma(s, t, 1.0 / 120.0);
+    s = fma(s, t, -1.0 / 6.0);
+    s = fma(s * t, r, r);
+    double c = 1.0 / 20922789888000.0;
+    c = fma(c, t, -1.0 / 87178291200.0);
+    c = fma(c, t, 1.0 / 479001600.0);
+    c = fma(c, t, -1.0 / 3628800.0);
+    c = fma(c, t, 1.0 / 40320.0);
+    c = fma(c, t, -1.0 / 720.0);
+    c = fma(c, t, 1.0 / 24.0);
+    c = fma(c, t, -0.5);
+    c = fma(c, t, 1.0);
+    const long long quarter = static_cast<long long>(n);
+    const double sineOfQuarter = quarter & 1 ? c : s;
+    const double cosineOfQuarter = quarter & 1 ? s : c;
+    sine = quarter & 2 ? -sineOfQuarter : sineOfQuarter;
+    cosine = (quarter + 1) & 2 ? -cosineOfQuarter : cosineOfQuarter;
 }

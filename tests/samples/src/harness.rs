@@ -107,6 +107,7 @@ pub trait Element: Copy + Send + DeviceRepr + ValidAsZeroBits + Into<f64> {
     /// Its bytes, for the checksum.
     fn bytes(self) -> impl AsRef<[u8]>;
     /// The element next to a number.
+    #[cfg(test)]
     fn nearest(number: f64) -> Self;
 }
 
@@ -114,6 +115,7 @@ impl Element for f32 {
     fn bytes(self) -> impl AsRef<[u8]> {
         self.to_le_bytes()
     }
+    #[cfg(test)]
     fn nearest(number: f64) -> Self {
         number as Self
     }
@@ -123,8 +125,19 @@ impl Element for f64 {
     fn bytes(self) -> impl AsRef<[u8]> {
         self.to_le_bytes()
     }
+    #[cfg(test)]
     fn nearest(number: f64) -> Self {
         number
+    }
+}
+
+impl Element for u8 {
+    fn bytes(self) -> impl AsRef<[u8]> {
+        [self]
+    }
+    #[cfg(test)]
+    fn nearest(number: f64) -> Self {
+        number.round() as Self
     }
 }
 
@@ -132,6 +145,7 @@ impl Element for u32 {
     fn bytes(self) -> impl AsRef<[u8]> {
         self.to_le_bytes()
     }
+    #[cfg(test)]
     fn nearest(number: f64) -> Self {
         number.round() as Self
     }

@@ -30,6 +30,11 @@ impl Random {
             .collect()
     }
 
+    /// `count` numbers of 32 bits.
+    pub fn words(&mut self, count: usize) -> Vec<u32> {
+        (0..count).map(|_| (self.next() >> 32) as u32).collect()
+    }
+
     /// `count` bytes.
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(count.next_multiple_of(8));

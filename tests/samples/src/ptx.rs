@@ -10,7 +10,10 @@ use anyhow::{Context, Result, bail};
 /// The compiler. Another major version would give other PTX, hence the number in the name.
 const COMPILER: &str = "clang++-14";
 
-/// CUDA C++ for sm_75 in PTX 6.3, with our own header in place of NVIDIA's and no contraction of
+/// What a source is compiled for unless a line in it says otherwise, as `// Target: sm_80 ptx70` does.
+const TARGET: (&str, &str) = ("sm_75", "ptx63");
+
+/// CUDA C++ with our own header in place of NVIDIA's and no contraction of
 /// multiplications and additions, so that every operation is correctly rounded.
 const FLAGS: &[&str] = &[
     "-x",
@@ -27,11 +30,6 @@ const FLAGS: &[&str] = &[
     "--cuda-path=/nonexistent",
     "-Xclang",
     "-target-sdk-version=11.5",
-    "-Xclang",
-    "-target-feature",
-    "-Xclang",
-    "+ptx63",
-    "--cuda-gpu-arch=sm_75",
     "--cuda-device-only",
     "-S",
 ];
@@ -73,8 +71,17 @@ pub fn sources() -> Result<Vec<PathBuf>> {
 /// If the compiler is missing or refuses the source.
 pub fn compile(source: &Path) -> Result<String> {
     let [headers, _] = folders();
+    let text = std::fs::read_to_string(source)
+        .with_context(|| format!("{} cannot be read", source.display()))?;
+    let (architecture, version) = text
+        .lines()
+        .find_map(|line| line.strip_prefix("// Target: ")?.split_once(' '))
+        .unwrap_or(TARGET);
     let output = match Command::new(COMPILER)
         .args(FLAGS)
+        .arg(format!("--cuda-gpu-arch={architecture}"))
+        .args(["-Xclang", "-target-feature", "-Xclang"])
+        .arg(format!("+{version}"))
         .arg("-I")
         .arg(headers)
         .arg(source)

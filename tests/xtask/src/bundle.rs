@@ -149,7 +149,6 @@ pub fn build() -> Result<Bundle> {
 /// A program or a shared library that cargo built.
 #[derive(Clone, Debug)]
 pub struct Artifact {
-    pub package: String,
     pub target: String,
     pub file: PathBuf,
 }
@@ -212,9 +211,7 @@ pub fn cargo_build(packages: &[&str]) -> Result<Vec<Artifact>> {
             .filenames
             .into_iter()
             .find(|file| file.extension().is_none_or(|end| end == "so"));
-        let package = package_name(&message.manifest_path)?;
         artifacts.extend(file.map(|file| Artifact {
-            package,
             target: target.name,
             file,
         }));
@@ -266,20 +263,6 @@ pub fn target_folder() -> Result<PathBuf> {
     Ok(metadata.target_directory)
 }
 
-/// The name of the package whose manifest this is: the first `name` in it.
-fn package_name(manifest: &Path) -> Result<String> {
-    let text =
-        fs::read_to_string(manifest).with_context(|| format!("reading {}", manifest.display()))?;
-    let name = text.lines().find_map(|line| {
-        Some(
-            line.strip_prefix("name = \"")?
-                .strip_suffix('"')?
-                .to_owned(),
-        )
-    });
-    name.with_context(|| format!("{} names no package", manifest.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,11 +284,5 @@ mod tests {
             assert!(names.contains(&part.package.into()), "{}", part.package);
         }
         assert!(names.contains(&SAMPLES.0.into()));
-    }
-
-    #[test]
-    fn a_manifest_names_its_package() {
-        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
-        assert_eq!(package_name(&own).unwrap(), "xtask");
     }
 }

@@ -1,10 +1,37 @@
 //! The programs by name. Each is a module with its options, its launches and its reference; its kernels
 //! are the PTX of the same name in `kernels`. Nothing here may know what libcuda it runs on.
 
+mod aligned_types;
+mod async_api;
+mod bandwidth_test;
+mod bfloat16;
+mod binomial_options;
 mod black_scholes;
+mod clock;
+mod convolution_separable;
+mod device_malloc;
+mod double_math;
+mod fast_walsh_transform;
+mod fp16_scalar_product;
+mod globals_constants;
 mod histogram;
+mod hotspot;
+mod lud;
 mod matrix_mul;
+mod merge_sort;
+mod mmul;
+mod monte_carlo;
+mod nbody;
+mod reduction_multi_block;
 mod scalar_prod;
+mod scan;
+mod shuffle_reduction;
+mod simple_assert;
+mod simple_printf;
+mod simple_texture;
+mod srad;
+mod stencil;
+mod transpose;
 mod vector_add;
 
 use std::ffi::OsString;
@@ -48,10 +75,37 @@ impl Program {
 }
 
 const PROGRAMS: &[Program] = &[
+    Program::of::<aligned_types::AlignedTypes>(&[]),
+    Program::of::<async_api::AsyncApi>(&[]),
+    Program::of::<bandwidth_test::BandwidthTest>(&[]),
+    Program::of::<bfloat16::Bfloat16>(&[]),
+    Program::of::<binomial_options::BinomialOptions>(&[]),
     Program::of::<black_scholes::BlackScholes>(&[]),
+    Program::of::<clock::Clock>(&[]),
+    Program::of::<convolution_separable::ConvolutionSeparable>(&[]),
+    Program::of::<device_malloc::DeviceMalloc>(&[]),
+    Program::of::<double_math::DoubleMath>(&[]),
+    Program::of::<fast_walsh_transform::FastWalshTransform>(&[]),
+    Program::of::<fp16_scalar_product::Fp16ScalarProduct>(&[]),
+    Program::of::<globals_constants::GlobalsConstants>(&[]),
     Program::of::<histogram::Histogram>(&["Histogram"]),
+    Program::of::<hotspot::Hotspot>(&[]),
+    Program::of::<lud::Lud>(&[]),
     Program::of::<matrix_mul::MatrixMul>(&["matrixMul-sizeable"]),
+    Program::of::<merge_sort::MergeSort>(&[]),
+    Program::of::<mmul::Mmul>(&[]),
+    Program::of::<monte_carlo::MonteCarlo>(&[]),
+    Program::of::<nbody::Nbody>(&[]),
+    Program::of::<reduction_multi_block::ReductionMultiBlock>(&[]),
     Program::of::<scalar_prod::ScalarProd>(&[]),
+    Program::of::<scan::Scan>(&[]),
+    Program::of::<shuffle_reduction::ShuffleReduction>(&[]),
+    Program::of::<simple_assert::SimpleAssert>(&[]),
+    Program::of::<simple_printf::SimplePrintf>(&[]),
+    Program::of::<simple_texture::SimpleTexture>(&[]),
+    Program::of::<srad::Srad>(&[]),
+    Program::of::<stencil::Stencil>(&[]),
+    Program::of::<transpose::Transpose>(&[]),
     Program::of::<vector_add::VectorAdd>(&["VecAdd"]),
 ];
 
