@@ -458,3 +458,81 @@ fn a_forked_child_has_no_driver_and_ends() {
         ok!(cuStreamSynchronize(stream));
     }
 }
+
+#[test]
+fn a_context_keeps_what_it_was_told() {
+    let context = api_common::Fresh::new();
+    let (mut config, mut id, mut other) = (0, 0, 0);
+    ok!(cuCtxGetSharedMemConfig(&mut config));
+    assert_eq!(config, 1);
+    ok!(cuCtxSetSharedMemConfig(2));
+    ok!(cuCtxGetSharedMemConfig(&mut config));
+    assert_eq!(config, 2);
+    ok!(cuCtxSetSharedMemConfig(0));
+    ok!(cuCtxGetSharedMemConfig(&mut config));
+    assert_eq!(config, 1);
+    assert_eq!(cu!(cuCtxSetSharedMemConfig(3)), CuResult::INVALID_VALUE);
+    ok!(cuCtxGetId(context.0, &mut id));
+    ok!(cuCtxGetId(null_mut(), &mut other));
+    assert!(id != 0 && id == other);
+    assert_eq!(cu!(cuCtxGetId(7 as _, &mut id)), CuResult::INVALID_CONTEXT);
+    ok!(cuCtxSetFlags(4));
+    let mut flags = 0;
+    ok!(cuCtxGetFlags(&mut flags));
+    assert_eq!(flags, 4);
+    assert_eq!(cu!(cuCtxSetFlags(3)), CuResult::INVALID_VALUE);
+    ok!(cuCtxResetPersistingL2Cache());
+    ok!(cuProfilerStart());
+    ok!(cuProfilerStop());
+    {
+        let _another = api_common::Fresh::new();
+        ok!(cuCtxGetId(null_mut(), &mut other));
+        assert_ne!(id, other);
+    }
+}
+
+#[test]
+fn the_last_to_detach_ends_a_context() {
+    ok!(cuInit(0));
+    let (mut context, mut same) = (null_mut(), null_mut());
+    ok!(cuCtxCreate_v2(&mut context, 0, 0));
+    ok!(cuCtxAttach(&mut same, 0));
+    assert_eq!(same, context);
+    assert_eq!(cu!(cuCtxAttach(&mut same, 1)), CuResult::INVALID_VALUE);
+    ok!(cuCtxDetach(context));
+    let mut flags = 0;
+    ok!(cuCtxGetFlags(&mut flags));
+    ok!(cuCtxDetach(context));
+    assert_eq!(cu!(cuCtxGetFlags(&mut flags)), CuResult::INVALID_CONTEXT);
+    assert_eq!(cu!(cuCtxDetach(context)), CuResult::INVALID_CONTEXT);
+}
+
+#[test]
+fn a_device_says_more_of_itself() {
+    ok!(cuInit(0));
+    let mut properties = [0i32; 14];
+    ok!(cuDeviceGetProperties(properties.as_mut_ptr().cast(), 0));
+    for (at, attribute) in (1..=14).enumerate() {
+        let mut value = -1;
+        ok!(cuDeviceGetAttribute(&mut value, attribute, 0));
+        assert_eq!(properties[at], value, "attribute {attribute}");
+    }
+    let (mut luid, mut mask) = ([0i8; 8], 0);
+    assert_eq!(
+        cu!(cuDeviceGetLuid(luid.as_mut_ptr(), &mut mask, 0)),
+        CuResult::NOT_SUPPORTED
+    );
+    let (mut texels, mut supported) = (0, 9);
+    ok!(cuDeviceGetTexture1DLinearMaxWidth(&mut texels, 0x20, 4, 0));
+    assert!(texels > 1 << 10);
+    assert_eq!(
+        cu!(cuDeviceGetTexture1DLinearMaxWidth(&mut texels, 0x20, 3, 0)),
+        CuResult::INVALID_VALUE
+    );
+    ok!(cuDeviceGetExecAffinitySupport(&mut supported, 0, 0));
+    assert_eq!(supported, 0);
+    assert_eq!(
+        cu!(cuDeviceGetProperties(properties.as_mut_ptr().cast(), 5)),
+        CuResult::INVALID_DEVICE
+    );
+}
