@@ -4,11 +4,14 @@
 use crate::api::Described;
 use crate::driver::{self, Driver};
 use crate::exec::texture::TextureTable;
+use crate::exec::{GRANULE, Runtime, WORKSPACE_BYTES};
+use crate::memory::{Allocation, Home, Owner, Purpose};
 use cuda_abi::CuResult;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Flags of cuCtxCreate that have a meaning in CUDA 12.8.
 pub const FLAGS: u32 = 0xff;
@@ -23,6 +26,11 @@ const LIMITS: [(usize, usize); 6] = [
     (2048, 1 << 20),            // pending device-side launches
     (64, 128),                  // L2 fetch granularity, bytes
 ];
+
+/// Numbers of the limits that mean something here.
+const STACK_LIMIT: usize = 0;
+const PRINTF_LIMIT: usize = 1;
+const HEAP_LIMIT: usize = 2;
 
 /// A context.
 #[derive(Debug)]
@@ -47,6 +55,10 @@ pub struct Context {
     pub textures: TextureTable,
     /// What programs said of those, by handle.
     described: Mutex<HashMap<u64, Described>>,
+    /// What its kernels share with the program: what they print, and their heap.
+    pub runtime: Runtime,
+    /// Address of the memory through which the blocks of cooperative launches wait for each other.
+    workspace: Mutex<Option<u64>>,
     limits: [AtomicUsize; LIMITS.len()],
     /// The first asynchronous error, 0 if there was none.
     fault: AtomicU32,
@@ -55,8 +67,17 @@ pub struct Context {
 
 impl Context {
     /// A new context.
-    pub fn new(id: u64, handle: u64, device: usize, flags: u32, primary: bool) -> Arc<Context> {
+    pub fn new(
+        id: u64,
+        handle: u64,
+        device: usize,
+        flags: u32,
+        primary: bool,
+        timeout: Option<Duration>,
+    ) -> Arc<Context> {
         Arc::new(Context {
+            runtime: Runtime::new(timeout),
+            workspace: Mutex::new(None),
             id,
             handle,
             device,
@@ -145,14 +166,85 @@ impl Context {
     /// Sets a `CUlimit`; a value above what the device can have is lowered to it.
     ///
     /// # Errors
-    /// CUDA_ERROR_UNSUPPORTED_LIMIT.
+    /// CUDA_ERROR_UNSUPPORTED_LIMIT; CUDA_ERROR_INVALID_VALUE for the size of a heap that is there.
     pub fn set_limit(&self, limit: i32, value: usize) -> Result<(), CuResult> {
         let at = usize::try_from(limit).unwrap_or(usize::MAX);
         let (Some(place), Some((_, highest))) = (self.limits.get(at), LIMITS.get(at)) else {
             return Err(CuResult::UNSUPPORTED_LIMIT);
         };
-        place.store(value.min(*highest), Ordering::Relaxed);
+        let value = value.min(*highest);
+        match at {
+            STACK_LIMIT => self.runtime.set_stack_bytes(value),
+            PRINTF_LIMIT => self.runtime.set_output_bytes(value),
+            HEAP_LIMIT if self.runtime.has_heap() => return Err(CuResult::INVALID_VALUE),
+            _ => {}
+        }
+        place.store(value, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Gives its kernels a heap, if they have none.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_OUT_OF_MEMORY if the device has no room for it.
+    pub fn need_heap(&self, driver: &Driver) -> Result<(), CuResult> {
+        // The lock keeps two threads from making it.
+        let _making = self
+            .workspace
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if !self.runtime.has_heap() {
+            let bytes = self.limits[HEAP_LIMIT].load(Ordering::Relaxed) as u64;
+            let heap = self.allocate(driver, bytes.max(1))?;
+            self.runtime.set_heap(driver.memory.heap(self.device, heap));
+        }
+        Ok(())
+    }
+
+    /// Address of the memory through which the blocks of cooperative launches wait for each other.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_OUT_OF_MEMORY if the device has no room for it.
+    pub fn workspace(&self, driver: &Driver) -> Result<u64, CuResult> {
+        let mut workspace = self
+            .workspace
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(address) = *workspace {
+            return Ok(address);
+        }
+        let address = self.allocate(driver, WORKSPACE_BYTES)?.start;
+        *workspace = Some(address);
+        Ok(address)
+    }
+
+    /// Device memory that lives as long as the context.
+    fn allocate(&self, driver: &Driver, bytes: u64) -> Result<Allocation, CuResult> {
+        let owner = Owner {
+            context: self.handle,
+            flags: 0,
+            purpose: Purpose::Variable,
+        };
+        driver
+            .memory
+            .allocate(Home::Device(self.device), bytes, GRANULE, owner)
+    }
+
+    /// Writes what its kernels printed to the program's standard output, behind what the program itself
+    /// wrote there through C's functions.
+    pub fn print(&self) {
+        let text = self.runtime.take_output();
+        if text.is_empty() {
+            return;
+        }
+        unsafe extern "C" {
+            static stdout: *mut libc::FILE;
+        }
+        // SAFETY: the C library's own stream, which it locks; the text is as long as said.
+        unsafe {
+            libc::fwrite(text.as_ptr().cast(), 1, text.len(), stdout);
+            libc::fflush(stdout);
+        }
     }
 }
 
@@ -188,7 +280,14 @@ impl Primary {
         state.users += 1;
         if state.context.is_none() {
             let id = driver.contexts.number();
-            let context = Context::new(id, self.handle, self.device, state.flags, true);
+            let context = Context::new(
+                id,
+                self.handle,
+                self.device,
+                state.flags,
+                true,
+                driver.timeout,
+            );
             driver.contexts.insert(self.handle, Arc::clone(&context));
             state.context = Some(context);
         }

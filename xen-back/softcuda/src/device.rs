@@ -18,10 +18,7 @@ pub const MAX_GRID: [u32; 3] = [i32::MAX as u32, 65535, 65535];
 pub const SHARED_BYTES: u32 = 48 * 1024;
 /// Bytes of a kernel's parameters, at most.
 pub const MAX_PARAM_BYTES: usize = 32764;
-/// Threads that reside on a multiprocessor, at most.
-pub const MAX_RESIDENT_THREADS: u32 = 2048;
-/// Blocks that reside on a multiprocessor, at most.
-pub const MAX_RESIDENT_BLOCKS: u32 = 32;
+pub use crate::exec::{MAX_RESIDENT_BLOCKS, MAX_RESIDENT_THREADS};
 /// Bytes of shared memory of a multiprocessor.
 pub const RESIDENT_SHARED_BYTES: u32 = MAX_SHARED_BYTES + RESERVED_SHARED_BYTES;
 /// Bytes of shared memory that each resident block costs beside its own.
@@ -144,6 +141,7 @@ impl Device {
             (CU_DEVICE_ATTRIBUTE_TEXTURE_ALIGNMENT, 512),
             (CU_DEVICE_ATTRIBUTE_TEXTURE_PITCH_ALIGNMENT, 32),
             (CU_DEVICE_ATTRIBUTE_SURFACE_ALIGNMENT, 512),
+            (CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH, 1),
             // One copy engine each way, beside the compute engine.
             (CU_DEVICE_ATTRIBUTE_GPU_OVERLAP, 1),
             (CU_DEVICE_ATTRIBUTE_ASYNC_ENGINE_COUNT, 2),

@@ -18,6 +18,7 @@ use crate::texture::{Reference, ReferenceKind};
 use cuda_abi::CuResult;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 /// The process's driver.
 pub struct Driver {
@@ -29,6 +30,8 @@ pub struct Driver {
     pub memory: Memory,
     /// Their engines.
     pub engines: Engines,
+    /// How long a launch may take.
+    pub timeout: Option<Duration>,
     /// Live contexts.
     pub contexts: Table<cuda_abi::Context, Context>,
     /// Live streams.
@@ -136,6 +139,7 @@ impl Driver {
         Ok(Driver {
             memory: Memory::reserve(devices.len(), settings.memory, ram & !0xfff)?,
             engines: Engines::new(devices.len()),
+            timeout: settings.timeout,
             devices,
             primaries,
             contexts,
@@ -160,6 +164,7 @@ impl Driver {
             return;
         }
         self.engines.wait_context(self, context.id);
+        context.print();
         self.contexts.remove(context.handle as _);
         self.streams
             .remove_if(|stream| stream.context.id == context.id);

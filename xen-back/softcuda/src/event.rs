@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn times_count_only_for_the_latest_record() {
-        let context = Context::new(1, 1, 0, 0, false);
+        let context = Context::new(1, 1, 0, 0, false, None);
         let (a, b) = (Event::new(Arc::clone(&context), 0), Event::new(context, 0));
         let start = Instant::now();
         assert_eq!(a.milliseconds_until(&b), Err(CuResult::INVALID_HANDLE));
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn events_without_time_have_no_distance() {
-        let context = Context::new(1, 1, 0, 0, false);
+        let context = Context::new(1, 1, 0, 0, false, None);
         let timed = Event::new(Arc::clone(&context), 0);
         let untimed = Event::new(context, DISABLE_TIMING);
         for event in [&timed, &untimed] {

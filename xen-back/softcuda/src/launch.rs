@@ -59,6 +59,29 @@ pub fn check(
     Ok(())
 }
 
+/// Checks that all blocks of a launch run at once on a device with so many multiprocessors.
+///
+/// # Errors
+/// CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE.
+pub fn check_cooperative(
+    function: &Function,
+    grid: [u32; 3],
+    block: [u32; 3],
+    shared: u32,
+    multiprocessors: u32,
+) -> Result<(), CuResult> {
+    let product = |sizes: [u32; 3]| {
+        let sizes = sizes.iter().map(|size| u64::from(*size));
+        sizes.fold(1_u64, u64::saturating_mul)
+    };
+    let threads = u32::try_from(product(block)).unwrap_or(u32::MAX);
+    let resident = function.resident_blocks(threads, u64::from(shared));
+    if product(grid) > u64::from(resident) * u64::from(multiprocessors) {
+        return Err(CuResult::COOPERATIVE_LAUNCH_TOO_LARGE);
+    }
+    Ok(())
+}
+
 /// The parameter buffer of a launch, from an array of pointers to the parameters or from `extra`.
 ///
 /// # Errors

@@ -12,6 +12,7 @@
 //! |---|---|---|
 //! | `SOFTCUDA_MEMORY` | memory of each device, in bytes or with K, M, G, T (powers of 1024), from 1M to 4T | a quarter of the machine's |
 //! | `SOFTCUDA_DEVICES` | number of devices, from 1 to 16 | 1 |
+//! | `SOFTCUDA_TIMEOUT` | how long a launch may take, in seconds; one that takes longer fails with `CUDA_ERROR_LAUNCH_TIMEOUT` | for ever |
 //! | `CUDA_VISIBLE_DEVICES` | the devices that the program sees, by ordinal or UUID (`GPU-…`), as with NVIDIA's driver | all |
 //! | `SOFTCUDA_LOG` | what is written to standard error, as a `tracing` filter: `error` shows why a module or a kernel failed | nothing |
 

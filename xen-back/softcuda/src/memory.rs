@@ -11,7 +11,7 @@ mod mapping;
 pub use advice::{Advice, Location};
 pub use mapping::{GRANULARITY, Physical};
 
-use crate::exec::{GRANULE, HostRange, MemoryView};
+use crate::exec::{GRANULE, Heap, HostRange, MemoryView};
 use advice::Advices;
 use cuda_abi::CuResult;
 use mapping::Mapping;
@@ -241,6 +241,15 @@ impl Memory {
         // process; allocations are 256-byte aligned and a guard apart; bytes are made usable before
         // they are counted as valid and stay so ever after; no reference to them is ever made.
         unsafe { MemoryView::new(self.base, self.len, self.valid[device] as *const u8) }
+    }
+
+    /// An allocation on a device as a heap for kernels.
+    pub fn heap(&self, device: usize, allocation: Allocation) -> Heap {
+        let bytes = allocation.bytes / GRANULE * GRANULE;
+        let entry = self.valid[device] + (allocation.start - self.base) / GRANULE;
+        // SAFETY: the allocation is the caller's to give, mapped and with entries in the table as all
+        // are; both stay so for the process's life. Its context, which keeps the heap, keeps it too.
+        unsafe { Heap::new(allocation.start, bytes, entry as *mut u8) }
     }
 
     /// Registered host memory that kernels may touch beside that.

@@ -4,9 +4,9 @@
 
 use crate::context::Context;
 use crate::device;
-use crate::driver::Driver;
+use crate::driver::{self, Driver};
 use crate::exec::{
-    KernelInfo, MAX_BLOCK_THREADS, MAX_SHARED_BYTES, Program, VariableSpace, WARP_SIZE,
+    KernelInfo, MAX_BLOCK_THREADS, MAX_SHARED_BYTES, Options, Program, VariableSpace, WARP_SIZE,
 };
 use crate::image::Text;
 use crate::memory::{Home, Owner, Purpose};
@@ -119,11 +119,15 @@ pub fn check(text: &Text) -> Result<(), LoadFailure> {
 /// # Errors
 /// CUDA_ERROR_INVALID_PTX and the first mistake, with the name and line of its text.
 pub fn compile(texts: &[Text]) -> Result<Program, LoadFailure> {
+    // Where launches have a limit, kernels must look at it.
+    let options = Options {
+        timed: driver::get().is_ok_and(|driver| driver.timeout.is_some()),
+    };
     let read: Vec<&str> = texts
         .iter()
         .map(|text| utf8(text, texts))
         .collect::<Result<_, _>>()?;
-    Program::compile_all(&read).map_err(|mut error| {
+    Program::compile_with(&read, options).map_err(|mut error| {
         let mut log = String::new();
         let mut first = 0;
         for (text, own) in texts.iter().zip(&read) {

@@ -1,8 +1,9 @@
-//! What the environment says about the devices: `SOFTCUDA_MEMORY`, `SOFTCUDA_DEVICES` and
-//! `CUDA_VISIBLE_DEVICES`, read once by cuInit. A value that makes no sense is an error that names the
+//! What the environment says about the devices: `SOFTCUDA_MEMORY`, `SOFTCUDA_DEVICES`, `SOFTCUDA_TIMEOUT`
+//! and `CUDA_VISIBLE_DEVICES`, read once by cuInit. A value that makes no sense is an error that names the
 //! variable; it must never be replaced by a default in silence.
 
 use cuda_abi::Uuid;
+use std::time::Duration;
 
 /// Bytes that a device must have at least.
 const MIN_MEMORY: u64 = 1 << 20;
@@ -50,6 +51,11 @@ pub enum SettingsError {
         "SOFTCUDA_MEMORY={0:?} is not a device's memory size: write bytes or K, M, G, T, from 1M to 4T, as in SOFTCUDA_MEMORY=512M"
     )]
     Memory(String),
+    /// Not a time.
+    #[error(
+        "SOFTCUDA_TIMEOUT={0:?} is not a time: write seconds above 0, as in SOFTCUDA_TIMEOUT=10 or SOFTCUDA_TIMEOUT=0.5"
+    )]
+    Timeout(String),
     /// Not a number of devices.
     #[error("SOFTCUDA_DEVICES={0:?} is not a number of devices: write a number from 1 to 16")]
     Devices(String),
@@ -62,6 +68,8 @@ pub struct Settings {
     pub memory: u64,
     /// Number of devices, before `CUDA_VISIBLE_DEVICES`.
     pub devices: usize,
+    /// How long a launch may take; `None` for as long as it likes.
+    pub timeout: Option<Duration>,
     /// `CUDA_VISIBLE_DEVICES`, where it is set.
     pub visible: Option<String>,
 }
@@ -88,7 +96,19 @@ impl Settings {
                 .ok_or(SettingsError::Devices(text))?,
             None => 1,
         };
+        let timeout = match variable("SOFTCUDA_TIMEOUT") {
+            Some(text) => {
+                let seconds = text.trim().parse().ok();
+                let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+                Some(
+                    time.filter(|time| !time.is_zero())
+                        .ok_or(SettingsError::Timeout(text))?,
+                )
+            }
+            None => None,
+        };
         Ok(Settings {
+            timeout,
             memory: memory & !0xfff,
             devices,
             visible: variable("CUDA_VISIBLE_DEVICES"),
@@ -203,6 +223,20 @@ mod tests {
                 read(Some(text), None),
                 Err(SettingsError::Memory(text.to_owned()))
             );
+        }
+    }
+
+    #[test]
+    fn timeouts_are_seconds() {
+        let read = |text: &str| {
+            let variable = |name: &str| (name == "SOFTCUDA_TIMEOUT").then(|| text.to_owned());
+            Settings::read(variable, 8 << 30)
+        };
+        let timeout = |text| read(text).unwrap().timeout;
+        assert_eq!(timeout("10"), Some(Duration::from_secs(10)));
+        assert_eq!(timeout(" 0.25 "), Some(Duration::from_millis(250)));
+        for text in ["", "0", "-1", "nan", "inf", "1e300", "1s"] {
+            assert_eq!(read(text), Err(SettingsError::Timeout(text.to_owned())));
         }
     }
 

@@ -47,6 +47,8 @@ pub struct Kernel {
     pub shared: u32,
     /// The parameter buffer.
     pub params: Vec<u8>,
+    /// Of a cooperative launch, the address of the context's workspace.
+    pub workspace: Option<u64>,
 }
 
 /// A copy between any two places of the process.
@@ -219,11 +221,15 @@ impl Kernel {
             params: &self.params,
             memory,
             textures: Some(&context.textures),
-            cooperative: None,
-            runtime: None,
+            cooperative: self.workspace,
+            runtime: Some(&context.runtime),
         };
         if let Err(fault) = with_default_modes(|| self.function.program.launch(&launch)) {
             tracing::error!(%fault, "kernel failed");
+            if let Fault::Assert { message, .. } = &fault {
+                // As CUDA has it: whoever debugs the kernel looks there.
+                eprintln!("{message}");
+            }
             context.fail(fault_code(&fault));
         }
     }

@@ -30,7 +30,7 @@ pub unsafe fn cuCtxCreate_v2(context: *mut Handle, flags: u32, device: i32) -> C
             return Err(CuResult::INVALID_VALUE);
         }
         let handle = driver.contexts.number();
-        let context = Context::new(handle, handle, device, flags, false);
+        let context = Context::new(handle, handle, device, flags, false, driver.timeout);
         with_stack(|stack| stack.push(Arc::clone(&context)))?;
         driver.contexts.insert(handle, context);
         out.set(handle as Handle);
@@ -168,6 +168,7 @@ pub unsafe fn cuCtxSynchronize() -> CuResult {
     call(|driver| {
         let context = current()?;
         driver.engines.wait_context(driver, context.id);
+        context.print();
         context.check()
     })
 }

@@ -88,6 +88,7 @@ fn carry(
         return Ok(());
     }
     driver.engines.perform(driver, &context, lane, work)?;
+    context.print();
     context.check()
 }
 

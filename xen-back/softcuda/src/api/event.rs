@@ -67,6 +67,7 @@ pub unsafe fn cuEventSynchronize(event: Handle) -> CuResult {
         let (task, lane) = event.place();
         let scope = Scope::Lane(event.context.id, lane);
         driver.engines.wait(driver, task, scope);
+        event.context.print();
         event.context.check()
     })
 }

@@ -62,6 +62,7 @@ fn settle(driver: &'static Driver, allocation: &Allocation) -> Result<(), CuResu
     match driver.contexts.get(allocation.owner.context as Handle) {
         Some(context) => {
             driver.engines.wait_context(driver, context.id);
+            context.print();
             context.check()
         }
         None => Ok(()),

@@ -100,6 +100,7 @@ pub unsafe fn cuModuleUnload(module: Handle) -> CuResult {
             .remove(module)
             .ok_or(CuResult::INVALID_HANDLE)?;
         driver.engines.wait_context(driver, gone.context.id);
+        gone.context.print();
         Module::unload(driver, &gone);
         gone.context.check()
     })

@@ -60,6 +60,7 @@ pub unsafe fn cuStreamSynchronize(stream: Handle) -> CuResult {
         driver
             .engines
             .wait_lane(driver, target.context.id, target.lane);
+        target.context.print();
         target.context.check()
     })
 }
@@ -133,6 +134,8 @@ struct Shape {
     grid: [u32; 3],
     block: [u32; 3],
     shared: u32,
+    /// Whether blocks may wait for each other.
+    cooperative: bool,
 }
 
 /// Checks a launch and submits it.
@@ -159,7 +162,18 @@ unsafe fn submit(
     launch::check(&function, shape.grid, shape.block, shape.shared)?;
     // SAFETY: the caller's.
     let params = unsafe { launch::params(function.info(), params, extra) }?;
+    let workspace = if shape.cooperative {
+        let cores = driver.devices[context.device].cores;
+        launch::check_cooperative(&function, shape.grid, shape.block, shape.shared, cores)?;
+        Some(context.workspace(driver)?)
+    } else {
+        None
+    };
+    if function.program.uses_heap() {
+        context.need_heap(driver)?;
+    }
     let kernel = Kernel {
+        workspace,
         function,
         grid: shape.grid,
         block: shape.block,
@@ -189,34 +203,34 @@ pub unsafe fn cuLaunchKernel(
         grid: [grid_x, grid_y, grid_z],
         block: [block_x, block_y, block_z],
         shared,
+        cooperative: false,
     };
     // SAFETY: the C function's contract.
     call(|driver| unsafe { submit(driver, function, shape, stream, params, extra) })
 }
 
-/// The device's blocks do not run all at once, so they cannot wait for each other: its attribute says
-/// that cooperative launches are not offered, and so does this.
 #[allow(clippy::too_many_arguments, reason = "the C function's")]
 pub unsafe fn cuLaunchCooperativeKernel(
     function: Handle,
-    _grid_x: u32,
-    _grid_y: u32,
-    _grid_z: u32,
-    _block_x: u32,
-    _block_y: u32,
-    _block_z: u32,
-    _shared: u32,
-    _stream: Handle,
-    _params: *mut *mut c_void,
+    grid_x: u32,
+    grid_y: u32,
+    grid_z: u32,
+    block_x: u32,
+    block_y: u32,
+    block_z: u32,
+    shared: u32,
+    stream: Handle,
+    params: *mut *mut c_void,
 ) -> CuResult {
-    call(|driver| {
-        context::current()?;
-        driver
-            .functions
-            .get(function)
-            .ok_or(CuResult::INVALID_HANDLE)?;
-        Err(CuResult::NOT_SUPPORTED)
-    })
+    let shape = Shape {
+        grid: [grid_x, grid_y, grid_z],
+        block: [block_x, block_y, block_z],
+        shared,
+        cooperative: true,
+    };
+    let extra = std::ptr::null_mut();
+    // SAFETY: the C function's contract.
+    call(|driver| unsafe { submit(driver, function, shape, stream, params, extra) })
 }
 
 pub unsafe fn cuLaunchKernelEx(
@@ -240,6 +254,9 @@ pub unsafe fn cuLaunchKernelEx(
             grid: [config.gridDimX, config.gridDimY, config.gridDimZ],
             block: [config.blockDimX, config.blockDimY, config.blockDimZ],
             shared: config.sharedMemBytes,
+            cooperative: attributes
+                .iter()
+                .any(|attribute| attribute.0 == COOPERATIVE && attribute.1[0] != 0),
         };
         // SAFETY: the C function's contract.
         unsafe {
@@ -254,6 +271,9 @@ pub unsafe fn cuLaunchKernelEx(
         }
     })
 }
+
+/// `CU_LAUNCH_ATTRIBUTE_COOPERATIVE`.
+const COOPERATIVE: u32 = 2;
 
 /// An attribute's `CUlaunchAttributeID` and the first integers of its value.
 type Attribute = (u32, [u32; 3]);
@@ -286,9 +306,10 @@ unsafe fn attributes(config: &cuda_abi::sys::CUlaunchConfig) -> Result<Vec<Attri
 fn check_attributes(attributes: &[Attribute]) -> Result<(), CuResult> {
     for (id, value) in attributes {
         match (id, value) {
-            (2, [0, ..]) | (4, [0 | 1, 0 | 1, 0 | 1]) => {} // no cooperation, clusters of one block
-            (2 | 4, _) => return Err(CuResult::NOT_SUPPORTED),
+            (4, [0 | 1, 0 | 1, 0 | 1]) => {} // clusters of one block
+            (4, _) => return Err(CuResult::NOT_SUPPORTED),
             // Hints: cache windows, waiting, cluster scheduling, priority, memory domains, carve-out.
+            (&COOPERATIVE, _) => {}
             (0 | 1 | 3 | 5 | 8 | 9 | 10 | 14, _) => {}
             _ => return Err(CuResult::NOT_SUPPORTED),
         }

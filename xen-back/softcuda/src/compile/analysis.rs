@@ -577,7 +577,10 @@ impl Pauses {
                 .filter(|&reg| late(reg) && live.contains(reg))
                 .collect()
         };
-        let saves: Vec<Vec<Reg>> = pauses_at.iter().map(|&at| save_at(at, &after(at))).collect();
+        let saves: Vec<Vec<Reg>> = pauses_at
+            .iter()
+            .map(|&at| save_at(at, &after(at)))
+            .collect();
 
         // What is needed after a pause before the next: there, only what it reads and saves counts.
         let needed_from = |from: usize, set: &mut Registers| {
@@ -893,7 +896,10 @@ pub(super) fn groups(body: &Body<'_>, flow: &Flow, points: &[Point]) -> Vec<Opti
         let mut members: Vec<(usize, AccessKey)> = Vec::new();
         for index in block.clone() {
             let instruction = &body.code[index];
-            if points.binary_search_by_key(&index, |point| point.at).is_ok() {
+            if points
+                .binary_search_by_key(&index, |point| point.at)
+                .is_ok()
+            {
                 settle(&mut result, &mut open, &mut members);
             }
             if let Some((key, offset)) = access(instruction, &version) {

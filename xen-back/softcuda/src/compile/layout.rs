@@ -380,6 +380,21 @@ impl<'a> Layout<'a> {
                 at += param.bytes;
             }
             frame.param_bytes = at;
+            // PTX 8.1 raised the limit, for sm_70 and later.
+            let limit = if self.module.version >= 81 && self.module.target >= 70 {
+                32764
+            } else {
+                4352
+            };
+            if at > limit {
+                return Err(PtxError::limit(
+                    function.line,
+                    format!(
+                        "kernel {} has {at} bytes of parameters where this version and target have {limit}",
+                        function.name
+                    ),
+                ));
+            }
             if self.simple_waits[index] {
                 std::mem::offset_of!(ThreadHeader, exchange) as u32
             } else {

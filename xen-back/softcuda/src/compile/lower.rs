@@ -199,11 +199,7 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         let memory = region(&mut b, 2, "memory");
         let trusted = MemFlagsData::trusted();
         let blocks = (0..=flow.blocks.len()).map(|_| b.create_block()).collect();
-        let own_points: &[_] = if gangs.is_some() {
-            &[]
-        } else {
-            &pauses.points
-        };
+        let own_points: &[_] = if gangs.is_some() { &[] } else { &pauses.points };
         let resume_points = pauses.pauses.len() + pauses.yields.len() + own_points.len();
         let resume_blocks: Vec<Block> = (0..resume_points).map(|_| b.create_block()).collect();
         let point_blocks = own_points.iter().map(|_| b.create_block()).collect();
@@ -501,7 +497,12 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         Ok(())
     }
 
-    pub(super) fn branch_on(&mut self, guard: Guard, taken: Block, otherwise: Block) -> Result<(), PtxError> {
+    pub(super) fn branch_on(
+        &mut self,
+        guard: Guard,
+        taken: Block,
+        otherwise: Block,
+    ) -> Result<(), PtxError> {
         if self.register_type(guard.reg) != Type::Pred {
             return Err(self.invalid("a guard is a predicate"));
         }
@@ -551,7 +552,11 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         Ok(())
     }
 
-    pub(super) fn branch(&mut self, instruction: &'l Instruction<'a>, next: usize) -> Result<(), PtxError> {
+    pub(super) fn branch(
+        &mut self,
+        instruction: &'l Instruction<'a>,
+        next: usize,
+    ) -> Result<(), PtxError> {
         let form = Form::new(instruction);
         form.take("uni");
         let targets = analysis::branch_targets(self.body, instruction);
@@ -599,7 +604,11 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         Ok(())
     }
 
-    pub(super) fn leave(&mut self, instruction: &'l Instruction<'a>, next: usize) -> Result<(), PtxError> {
+    pub(super) fn leave(
+        &mut self,
+        instruction: &'l Instruction<'a>,
+        next: usize,
+    ) -> Result<(), PtxError> {
         let form = Form::new(instruction);
         form.take("uni");
         form.finish()?;

@@ -30,10 +30,10 @@ use cranelift_codegen::{CodegenError, Context};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 
 pub(crate) use form::Rounding;
-pub(crate) use wide::LANES;
 use layout::Layout;
 pub(crate) use layout::{FRAME_ALIGN, FUNCTION_HEADER};
 use lower::Lower;
+pub(crate) use wide::LANES;
 
 use crate::exec::Options;
 use crate::exec::context::Site;
@@ -54,6 +54,8 @@ pub(crate) struct CompiledKernel {
     pub shared: Vec<Option<u32>>,
     pub shared_bytes: u32,
     pub thread_bytes: u32,
+    /// Bytes of a frame beside the room for calls of unknown depth; `None` where the depth is known.
+    pub fixed_bytes: Option<u32>,
     pub local_bytes: u32,
     pub param_bytes: u32,
     pub params: Vec<u32>,
@@ -252,6 +254,7 @@ fn compile_module(module: &Module<'_>, options: Options) -> Result<Compiled, Ptx
             shared: kernel.shared.clone(),
             shared_bytes: kernel.shared_bytes,
             thread_bytes: kernel.thread_bytes,
+            fixed_bytes: layout.deep.then_some(known.frame.bytes),
             local_bytes: kernel.local_bytes,
             param_bytes: known.frame.param_bytes,
             params: known.frame.params.clone(),
@@ -277,7 +280,10 @@ pub(crate) fn compile_gangs(
     index: usize,
 ) -> Option<CompiledGangs> {
     let compiled = catch_unwind(AssertUnwindSafe(|| gangs_of(module, options, index)));
-    let name = module.functions.get(index).map_or("", |function| function.name);
+    let name = module
+        .functions
+        .get(index)
+        .map_or("", |function| function.name);
     match compiled {
         Ok(Ok(compiled)) => compiled,
         Ok(Err(error)) => {
@@ -285,7 +291,10 @@ pub(crate) fn compile_gangs(
             None
         }
         Err(_) => {
-            tracing::warn!(name, "a kernel was not vectorised: the code generator failed");
+            tracing::warn!(
+                name,
+                "a kernel was not vectorised: the code generator failed"
+            );
             None
         }
     }

@@ -22,9 +22,9 @@ use super::{
     MAX_SHARED_BYTES, Param, Place, VariableInfo, VariableSpace, WORKSPACE_BYTES, helpers, pool,
 };
 use crate::compile::{self, Compiled, FRAME_ALIGN, LANES};
-use crate::settings::vectorise;
 use crate::ptx::ast::{Module, Relocation, Space, Symbol, Variable};
 use crate::ptx::{PtxError, link};
+use crate::settings::vectorise;
 
 /// Threads that a launch gives each worker at a time, so that small blocks are not fetched one by one.
 const BATCH_THREADS: u64 = 2048;
@@ -51,6 +51,8 @@ struct Entry {
     /// Threads run so far.
     threads: AtomicU64,
     gangs: OnceLock<Option<Gangs>>,
+    /// Bytes of a frame beside the room for calls of unknown depth; `None` where the depth is known.
+    fixed_bytes: Option<u32>,
     thread_bytes: u32,
     shared: Vec<Option<u32>>,
     pause_lines: Vec<u32>,
@@ -147,7 +149,8 @@ impl Program {
         texts: &[&str],
         options: Options,
         module: &Module<'_>,
-        compiled: Compiled) -> Result<Self, PtxError> {
+        compiled: Compiled,
+    ) -> Result<Self, PtxError> {
         let code = CodeMemory::new(&compiled.code).map_err(|error| {
             PtxError::limit(1, format!("no memory for the module's code: {error}"))
         })?;
@@ -190,6 +193,7 @@ impl Program {
                 function: kernel.function,
                 threads: AtomicU64::new(0),
                 gangs: OnceLock::new(),
+                fixed_bytes: kernel.fixed_bytes,
                 thread_bytes: kernel.thread_bytes,
                 shared: kernel.shared,
                 pause_lines: kernel.pause_lines,
@@ -429,6 +433,9 @@ fn check_variable(module: &Module<'_>, variable: &Variable) -> Result<(), PtxErr
     Ok(())
 }
 
+/// Bytes of stack that a thread may have, at most: what a GPU's threads have of local memory.
+const MAX_STACK_BYTES: u32 = 512 << 10;
+
 /// In [`Run::ending`]: some block has failed.
 const FAILED: u32 = 1;
 /// The launch lasts too long.
@@ -538,6 +545,14 @@ impl<'l> Run<'l> {
                 (workspace as *mut u32).write(WORKSPACE_BYTES as u32);
             }
         }
+        let stack = launch.runtime.map_or(0, Runtime::stack_bytes);
+        let stack = u32::try_from(stack)
+            .unwrap_or(u32::MAX)
+            .min(MAX_STACK_BYTES);
+        let thread_bytes = entry.fixed_bytes.map_or(0, |fixed| {
+            fixed.saturating_add(stack).next_multiple_of(FRAME_ALIGN)
+        });
+        let thread_bytes = thread_bytes.max(entry.thread_bytes);
         let batch = if entry.kernel.yields {
             1
         } else {
@@ -557,7 +572,7 @@ impl<'l> Run<'l> {
         let gangs = program.gangs(entry, launch, blocks.saturating_mul(u64::from(threads)));
         let (kernel, thread_bytes) = match gangs {
             Some(gangs) => (gangs.kernel, gangs.thread_bytes),
-            None => (entry.kernel, entry.thread_bytes),
+            None => (entry.kernel, thread_bytes),
         };
         Ok(Self {
             program,
@@ -649,11 +664,7 @@ impl<'l> Run<'l> {
 
     fn start(&self, resident: &mut Resident, number: u64) {
         resident.context.ctaid = self.block_place(number);
-        block::start(
-            self.kernel,
-            &mut resident.context,
-            &mut resident.frames,
-        );
+        block::start(self.kernel, &mut resident.context, &mut resident.frames);
     }
 
     fn advance(&self, resident: &mut Resident, patience: u32) -> Result<Option<Progress>, Fault> {

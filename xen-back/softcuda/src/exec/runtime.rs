@@ -28,6 +28,7 @@ const OUTPUT_BYTES: usize = 1 << 20;
 pub struct Runtime {
     output: Mutex<Output>,
     output_bytes: AtomicUsize,
+    stack_bytes: AtomicUsize,
     heap: OnceLock<Heap>,
     timeout: Option<Duration>,
 }
@@ -52,6 +53,7 @@ impl Runtime {
         Self {
             output: Mutex::default(),
             output_bytes: AtomicUsize::new(OUTPUT_BYTES),
+            stack_bytes: AtomicUsize::new(0),
             heap: OnceLock::new(),
             timeout,
         }
@@ -60,6 +62,17 @@ impl Runtime {
     /// How long a launch may take.
     pub fn timeout(&self) -> Option<Duration> {
         self.timeout
+    }
+
+    /// Sets how many bytes of stack a thread of a module with recursion or indirect calls has at least,
+    /// beside its kernel's own.
+    pub fn set_stack_bytes(&self, bytes: usize) {
+        self.stack_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// See [`Runtime::set_stack_bytes`].
+    pub(super) fn stack_bytes(&self) -> usize {
+        self.stack_bytes.load(Ordering::Relaxed)
     }
 
     /// Sets how many bytes kernels may print before the host takes them: what comes first goes first.

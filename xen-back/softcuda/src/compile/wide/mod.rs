@@ -542,7 +542,8 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
     fn check_classes(&mut self, live: &[Reg], fine: Block, wrong: Block) {
         let mut all = self.imm(types::I64, 0);
         for &reg in live {
-            let (Class::Stride(stride), Some(offset)) = (self.class(reg), self.saved_at(reg)) else {
+            let (Class::Stride(stride), Some(offset)) = (self.class(reg), self.saved_at(reg))
+            else {
                 continue;
             };
             let ty = int_of(clif(self.register_type(reg)));
@@ -807,7 +808,9 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         for (at, block) in self.gang().parts.clone() {
             let Some(index) = index_of(self, at) else {
                 self.at = at;
-                return Err(self.invalid("a gang parts where it was not planned (an internal error)"));
+                return Err(
+                    self.invalid("a gang parts where it was not planned (an internal error)")
+                );
             };
             self.b.switch_to_block(block);
             for reg in self.pauses.points[index].save.clone() {
@@ -906,10 +909,10 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
                 at::<ThreadHeader>(offset_of!(ThreadHeader, wait)),
             );
             let asked = self.b.ins().load(types::I32, flags, self.frame, wait);
-            let meets =
-                self.b
-                    .ins()
-                    .icmp_imm_u(IntCC::Equal, asked, i64::from(MEETING | number));
+            let meets = self
+                .b
+                .ins()
+                .icmp_imm_u(IntCC::Equal, asked, i64::from(MEETING | number));
             let stops = self.b.create_block();
             self.b.set_cold_block(stops);
             self.b.ins().brif(meets, stops, &[], here, &[]);

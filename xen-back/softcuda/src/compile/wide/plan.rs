@@ -197,9 +197,11 @@ impl Analysis<'_, '_> {
             Operand::Address(Base::Reg(reg), _) => self.class(*reg),
             Operand::Address(Base::Symbol(Symbol::Local(_)), _) => Class::Varying,
             Operand::Address(_, _) => Class::Stride(0),
-            Operand::Vector(parts) | Operand::List(parts) => parts
-                .iter()
-                .fold(Class::Stride(0), |class, part| class.join(self.operand(part))),
+            Operand::Vector(parts) | Operand::List(parts) => {
+                parts.iter().fold(Class::Stride(0), |class, part| {
+                    class.join(self.operand(part))
+                })
+            }
             Operand::Indexed(_) | Operand::Part { .. } => Class::Varying,
         }
     }
@@ -259,9 +261,8 @@ impl Analysis<'_, '_> {
             return None;
         };
         let own = *self.body.registers.get(to.0 as usize)?;
-        let integer = |ty: Type| {
-            (ty.is_integer() || ty.is_untyped()) && matches!(ty.bits(), 32 | 64)
-        };
+        let integer =
+            |ty: Type| (ty.is_integer() || ty.is_untyped()) && matches!(ty.bits(), 32 | 64);
         if !integer(ty) || !integer(own) || instruction.modifiers.contains(&"sat") {
             return None;
         }
@@ -300,7 +301,9 @@ impl Analysis<'_, '_> {
             ("sub", [a, b]) => (stride(a)?.wrapping_sub(stride(b)?), ty.bits()),
             ("neg", [from]) => (stride(from)?.wrapping_neg(), ty.bits()),
             ("shl", [from, by]) => {
-                let by = u32::try_from(factor(by)?).ok().filter(|&by| by < ty.bits())?;
+                let by = u32::try_from(factor(by)?)
+                    .ok()
+                    .filter(|&by| by < ty.bits())?;
                 (stride(from)?.wrapping_shl(by), ty.bits())
             }
             ("mul" | "mad", [a, b, rest @ ..]) if has("lo") || has("wide") => {
@@ -444,7 +447,10 @@ impl Analysis<'_, '_> {
         let uniform = |class: Class| class == Class::Stride(0);
         match end {
             End::Branch if instruction.opcode == "brx" => {
-                let index = instruction.operands.first().map(|index| self.operand(index));
+                let index = instruction
+                    .operands
+                    .first()
+                    .map(|index| self.operand(index));
                 return if uniform(guard) && index.is_some_and(uniform) {
                     Mode::Once
                 } else {
@@ -462,7 +468,11 @@ impl Analysis<'_, '_> {
             "call" | "brkpt" => return Mode::Part,
             "membar" | "fence" | "prefetch" | "prefetchu" | "discard" | "applypriority"
             | "nanosleep" | "pmevent" => {
-                return if uniform(guard) { Mode::Once } else { Mode::Each };
+                return if uniform(guard) {
+                    Mode::Once
+                } else {
+                    Mode::Each
+                };
             }
             "ld" | "ldu" | "st" => {
                 if let Some(stride) = self.range(instruction) {
@@ -521,7 +531,12 @@ impl Analysis<'_, '_> {
         let Class::Stride(stride) = self.class(*reg) else {
             return None;
         };
-        if stride == 0 || instruction.modifiers.iter().any(|word| matches!(*word, "volatile" | "relaxed" | "release" | "mmio")) {
+        if stride == 0
+            || instruction
+                .modifiers
+                .iter()
+                .any(|word| matches!(*word, "volatile" | "relaxed" | "release" | "mmio"))
+        {
             return None;
         }
         let limit = match space_of(instruction) {
@@ -535,7 +550,10 @@ impl Analysis<'_, '_> {
             "v8" => Some(8),
             _ => None,
         });
-        let ty = instruction.modifiers.last().and_then(|word| Type::named(word))?;
+        let ty = instruction
+            .modifiers
+            .last()
+            .and_then(|word| Type::named(word))?;
         let bytes = i64::from(ty.bytes()) * vector.unwrap_or(1);
         let span = stride.unsigned_abs().checked_mul(LANES as u64)?;
         (stride % bytes == 0 && span <= limit as u64).then_some(stride)

@@ -106,7 +106,10 @@ impl<'l, 'a> Lower<'l, 'a, '_> {
         }
         let masks: Vectors = if self.class(reg) == Class::Varying {
             let variables = self.varying(reg);
-            let masks: Vec<Value> = variables.into_iter().map(|mask| self.b.use_var(mask)).collect();
+            let masks: Vec<Value> = variables
+                .into_iter()
+                .map(|mask| self.b.use_var(mask))
+                .collect();
             masks.try_into().ok()?
         } else {
             let value = self.register(reg);
@@ -219,7 +222,11 @@ impl<'l, 'a> Lower<'l, 'a, '_> {
             if ty.bits() != 32 || !words.only(&[]) {
                 return Ok(None);
             }
-            let ty = if own == Type::F32 { Type::F32 } else { Type::B32 };
+            let ty = if own == Type::F32 {
+                Type::F32
+            } else {
+                Type::B32
+            };
             let values = self.all(&[a.clone(), b.clone()], ty)?;
             let (Some(values), Some(masks)) = (values, self.mask_operand(choice)) else {
                 return Ok(None);
@@ -423,12 +430,10 @@ impl<'l, 'a> Lower<'l, 'a, '_> {
                 let (Some(a), Some(b)) = (self.mask_operand(a), self.mask_operand(b)) else {
                     return Ok(None);
                 };
-                Ok(Some(std::array::from_fn(|part| {
-                    match instruction.opcode {
-                        "and" => self.b.ins().band(a[part], b[part]),
-                        "or" => self.b.ins().bor(a[part], b[part]),
-                        _ => self.b.ins().bxor(a[part], b[part]),
-                    }
+                Ok(Some(std::array::from_fn(|part| match instruction.opcode {
+                    "and" => self.b.ins().band(a[part], b[part]),
+                    "or" => self.b.ins().bor(a[part], b[part]),
+                    _ => self.b.ins().bxor(a[part], b[part]),
                 })))
             }
             ("not", Some(Type::Pred)) if words.only(&[]) => {
