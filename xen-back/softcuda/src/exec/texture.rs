@@ -174,6 +174,9 @@ pub enum TextureError {
     /// The texels do not fit into the array's memory, or their addresses overflow.
     #[error("the texels end {0} bytes after their storage's start, beyond its end")]
     Storage(u64),
+    /// A texel's channels would not be aligned to their size.
+    #[error("offsets, pitches and the base must be multiples of a channel's {0} bytes")]
+    Alignment(u32),
     /// There are as many objects as handles.
     #[error("too many texture and surface objects")]
     Full,
@@ -227,6 +230,15 @@ impl Descriptor {
                     level.depth,
                     self.layers,
                 ));
+            }
+            let channel = u64::from(self.format.bytes());
+            let base = match &self.storage {
+                Storage::Device(base) => *base,
+                Storage::Array(_) => 0,
+            };
+            let places = [base, level.offset, level.row_pitch, level.slice_pitch];
+            if !places.iter().all(|place| place.is_multiple_of(channel)) {
+                return Err(TextureError::Alignment(self.format.bytes()));
             }
             let row = u64::from(level.width) * u64::from(self.texel_bytes());
             let rows = u64::from(level.height - 1).checked_mul(level.row_pitch);
@@ -456,7 +468,7 @@ mod tests {
             change(&|d| d.levels[0].offset = 1),
             Err(TextureError::Storage(129))
         );
-        assert!(change(&|d| d.levels[0].row_pitch = u64::MAX).is_err());
-        assert!(change(&|d| d.storage = Storage::Device(u64::MAX - 3)).is_err());
+        assert!(change(&|d| d.levels[0].row_pitch = u64::MAX - 3).is_err());
+        assert!(change(&|d| d.storage = Storage::Device(u64::MAX - 7)).is_err());
     }
 }
