@@ -24,6 +24,15 @@ pub(super) fn waits(instruction: &Instruction<'_>) -> bool {
     match instruction.opcode {
         "bar" | "barrier" => !instruction.modifiers.contains(&"arrive"),
         "shfl" | "vote" | "match" | "redux" | "elect" | "activemask" => true,
+        _ => is_matrix(instruction),
+    }
+}
+
+/// Whether the instruction computes with the words of a whole warp.
+pub(super) fn is_matrix(instruction: &Instruction<'_>) -> bool {
+    match instruction.opcode {
+        "mma" | "ldmatrix" | "stmatrix" | "movmatrix" => true,
+        "wmma" => instruction.modifiers.contains(&"mma"),
         _ => false,
     }
 }
@@ -47,7 +56,8 @@ fn has_destination(instruction: &Instruction<'_>) -> bool {
     match instruction.opcode {
         "st" | "red" | "bra" | "brx" | "ret" | "exit" | "trap" | "brkpt" | "membar" | "fence"
         | "prefetch" | "prefetchu" | "discard" | "applypriority" | "nanosleep" | "pmevent"
-        | "sust" | "sured" | "cp" => false,
+        | "sust" | "sured" | "cp" | "stmatrix" | "setmaxnreg" | "griddepcontrol" => false,
+        "wmma" => !instruction.modifiers.contains(&"store"),
         "bar" | "barrier" => instruction.modifiers.contains(&"red"),
         "call" => matches!(
             (instruction.operands.first(), instruction.operands.get(1)),
@@ -988,7 +998,7 @@ fn access(instruction: &Instruction<'_>, version: &[u32]) -> Option<(AccessKey, 
     }
     let space = instruction.modifiers.iter().find_map(|word| match *word {
         "global" | "const" => Some(Space::Global),
-        "shared" | "shared::cta" => Some(Space::Shared),
+        "shared" | "shared::cta" | "shared::cluster" => Some(Space::Shared),
         "local" => Some(Space::Local),
         _ => None,
     })?;

@@ -49,7 +49,9 @@ impl Lower<'_, '_, '_> {
             ("complete_tx", "complete_tx"),
             ("expect_tx", "expect_tx"),
         ];
-        let operation = form.one_of(&OPERATIONS).ok_or_else(|| form.unsupported("this form"))?;
+        let operation = form
+            .one_of(&OPERATIONS)
+            .ok_or_else(|| form.unsupported("this form"))?;
         take_scopes(form);
         let space = form.one_of(&SPACES).unwrap_or(Space::Generic);
         let expects = form.take("expect_tx");
@@ -190,7 +192,11 @@ impl Lower<'_, '_, '_> {
                 let from = self.access(form, from, Space::Global, bytes)?;
                 let from = self.host_address(from);
                 let flags = self.device_flags();
-                let (ty, step) = if bytes == 4 { (types::I32, 4) } else { (types::I64, 8) };
+                let (ty, step) = if bytes == 4 {
+                    (types::I32, 4)
+                } else {
+                    (types::I64, 8)
+                };
                 for at in (0..bytes as i32).step_by(step) {
                     let value = self.b.ins().load(ty, flags, from, at);
                     self.b.ins().store(flags, value, to, at);
@@ -245,11 +251,11 @@ impl Lower<'_, '_, '_> {
             [operands @ .., _policy] if is_policy(form) => operands,
             operands => operands,
         };
-        let ([to, from, bytes], object) = (match operands {
+        let ([to, from, bytes], object) = match operands {
             [to, from, bytes] if !completes => ([to, from, bytes], None),
             [to, from, bytes, object] if completes => ([to, from, bytes], Some(object)),
             _ => return Err(form.invalid("the operands do not fit")),
-        });
+        };
         let to = self.generic_address(form, to, to_space)?;
         let from = self.generic_address(form, from, from_space)?;
         let bytes = self.read(bytes, Type::U32)?;
@@ -308,7 +314,11 @@ impl Lower<'_, '_, '_> {
         align: u32,
         address: Value,
     ) {
-        let kind = SiteKind::Access { space, bytes, align };
+        let kind = SiteKind::Access {
+            space,
+            bytes,
+            align,
+        };
         let site = self.site(form.instruction.line, kind);
         let bad = self.b.ins().icmp_imm_u(IntCC::Equal, good, 0);
         self.fault_if(bad, address, site);

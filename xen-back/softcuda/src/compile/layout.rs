@@ -4,6 +4,7 @@
 
 use super::analysis::{self, Flow, Passage, Pauses};
 use crate::exec::context::{Exchange, ThreadHeader};
+use crate::exec::matrix::LANE_WORDS;
 use crate::exec::{MAX_SHARED_BYTES, Options};
 use crate::ptx::PtxError;
 use crate::ptx::ast::{
@@ -62,6 +63,8 @@ pub(super) struct FrameLayout {
     pub locals: Vec<u32>,
     /// Bytes of `.local` variables.
     pub local_bytes: u32,
+    /// Where lanes hand over the words of matrix instructions.
+    pub fragments: Option<u32>,
     /// Bytes of the frame.
     pub bytes: u32,
 }
@@ -421,9 +424,25 @@ impl<'a> Layout<'a> {
                     *end = at + bytes;
                     frame.saved[index] = Some(at);
                 }
+<<<<<<< HEAD
             }
         };
         keep(&mut frame, &mut end, false);
+=======
+                Passage::None if at_yields.contains(Reg(index as u32)) => {
+                    let at = align_up(end, bytes);
+                    end = at + bytes;
+                    Some(at)
+                }
+                _ => None,
+            });
+        }
+        if body.code.iter().any(analysis::is_matrix) {
+            let at = align_up(end, 8);
+            frame.fragments = Some(at);
+            end = at + 4 * LANE_WORDS as u32;
+        }
+>>>>>>> 3e977a8 (softcuda: matrix instructions, textures and surfaces, asynchronous copies, every atomic)
         for local in &body.locals {
             if local.align > FRAME_ALIGN {
                 return Err(PtxError::unsupported(

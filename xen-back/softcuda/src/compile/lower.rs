@@ -12,7 +12,8 @@ use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
     AbiParam, AliasRegion, AliasRegionData, Block, BlockArg, BlockCall, InstBuilder, JumpTableData,
-    MemFlagsData, SigRef, Signature, Type as Clif, Value, types,
+    MemFlagsData, SigRef, Signature, StackSlot, StackSlotData, StackSlotKind, Type as Clif, Value,
+    types,
 };
 use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::{FunctionBuilder, Variable};
@@ -29,9 +30,7 @@ use crate::exec::context::{
 use crate::exec::helpers::Helper;
 use crate::exec::runtime;
 use crate::ptx::PtxError;
-use crate::ptx::ast::{
-    Base, Body, Function, Guard, Instruction, Operand, Reg, Space, Symbol, Type,
-};
+use crate::ptx::ast::{Base, Body, Function, Guard, Instruction, Operand, Reg, Symbol, Type};
 
 /// Cranelift's type for values of a PTX type.
 pub(super) const fn clif(ty: Type) -> Clif {
@@ -56,6 +55,9 @@ pub(super) const fn int_of(ty: Clif) -> Clif {
         other => other,
     }
 }
+
+/// Bytes of a function's scratch memory on the host's stack.
+const SCRATCH_BYTES: u32 = 128;
 
 /// Something computed once for all threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -117,6 +119,7 @@ pub(super) struct Lower<'l, 'a, 'b> {
     stop: Block,
     resume_blocks: Vec<Block>,
     carry: Option<Variable>,
+    scratch: Option<StackSlot>,
     /// Per group of accesses, by its leader, the host address of their base.
     pub(super) group_hosts: HashMap<usize, Value>,
     /// Per point of gangs, the code from it on; empty where gangs themselves are translated.
@@ -241,6 +244,7 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
             stop,
             resume_blocks,
             carry: None,
+            scratch: None,
             group_hosts: HashMap::new(),
             point_blocks,
             wide: gangs.map(|plan| Box::new(Gang::new(plan, first, 0))),
@@ -529,9 +533,17 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
             "st" => self.store(&form)?,
             "atom" | "red" => self.atomic(&form)?,
             "cvta" | "isspacep" | "prefetch" | "prefetchu" | "discard" | "applypriority"
-            | "membar" | "fence" => {
+            | "membar" | "fence" | "createpolicy" | "mapa" | "getctarank" => {
                 self.memory_other(&form)?;
             }
+            "cp" => self.copy_asynchronously(&form)?,
+            "mbarrier" => self.mbarrier(&form)?,
+            "wmma" => self.move_fragment(&form)?,
+            "tex" | "tld4" => self.texture(&form)?,
+            "txq" | "suq" => self.query(&form)?,
+            "istypep" => self.is_type(&form)?,
+            "suld" | "sust" | "sured" => self.surface(&form)?,
+            "griddepcontrol" | "setmaxnreg" => self.hint(&form)?,
             "mov" => self.mov(&form)?,
             "cvt" => self.convert(&form)?,
             "nanosleep" | "pmevent" => {
@@ -1502,6 +1514,19 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         self.b.ins().bxor(predicate, one)
     }
 
+    /// [`SCRATCH_BYTES`] of the host's stack, for what helpers take and give in memory.
+    pub(super) fn scratch(&mut self) -> Value {
+        let slot = match self.scratch {
+            Some(slot) => slot,
+            None => {
+                let kind = StackSlotKind::ExplicitSlot;
+                let slot = StackSlotData::new(kind, SCRATCH_BYTES, 4);
+                *self.scratch.insert(self.b.create_sized_stack_slot(slot))
+            }
+        };
+        self.b.ins().stack_addr(types::I64, slot, 0)
+    }
+
     /// The carry flag of `.cc` instructions.
     pub(super) fn carry(&mut self) -> Variable {
         match self.carry {
@@ -1517,6 +1542,14 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
     /// A variable's address in its own space, or a function's.
     pub(super) fn symbol_address(&mut self, symbol: Symbol) -> Result<Value, PtxError> {
         match symbol {
+            // What stands for such a variable everywhere is the handle in it.
+            Symbol::Variable(index) if self.layout.module.is_opaque(index) => {
+                let flags = self.constant;
+                let table = self.context_field(types::I64, offset_of!(BlockContext, variables));
+                let at = index as i32 * 8;
+                let address = self.b.ins().load(types::I64, flags, table, at);
+                Ok(self.b.ins().load(types::I64, flags, address, 0))
+            }
             Symbol::Variable(index) => Ok(
                 match self.layout.shared_offset(self.index, index as usize) {
                     Some(offset) => self.imm(types::I64, i64::from(offset)),
@@ -1535,9 +1568,6 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
             Symbol::Local(local) => {
                 let offset = self.frame_layout.locals.get(local as usize).copied();
                 let offset = offset.ok_or_else(|| self.invalid("an unknown variable"))?;
-                if self.body.locals[local as usize].space != Some(Space::Local) {
-                    return Err(self.invalid("a parameter's address cannot be taken"));
-                }
                 let offset = self.imm(types::I64, i64::from(offset));
                 if self.function.is_kernel {
                     return Ok(offset);
@@ -1545,7 +1575,14 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
                 let base = self.b.ins().isub(self.frame, self.thread);
                 Ok(self.b.ins().iadd(base, offset))
             }
-            Symbol::Param(param) if self.function.is_kernel => {
+            Symbol::Param(param) if !self.function.is_kernel => {
+                let offset = self.frame_layout.params.get(param as usize).copied();
+                let offset = offset.ok_or_else(|| self.invalid("an unknown parameter"))?;
+                let base = self.b.ins().isub(self.frame, self.thread);
+                let offset = self.imm(types::I64, i64::from(offset));
+                Ok(self.b.ins().iadd(base, offset))
+            }
+            Symbol::Param(param) => {
                 let offset = self
                     .frame_layout
                     .params

@@ -23,7 +23,11 @@ const MMA: [(&str, [u32; 3], &[Element]); 15] = {
         ("m8n8k4", [8, 8, 4], &[F16, F64]),
         ("m16n8k4", [16, 8, 4], &[Tf32, F64]),
         ("m16n8k8", [16, 8, 8], &[F16, Bf16, Tf32, F64]),
-        ("m16n8k16", [16, 8, 16], &[F16, Bf16, S8, U8, F64, E4m3, E5m2]),
+        (
+            "m16n8k16",
+            [16, 8, 16],
+            &[F16, Bf16, S8, U8, F64, E4m3, E5m2],
+        ),
         ("m8n8k16", [8, 8, 16], &[S8, U8]),
         ("m16n8k32", [16, 8, 32], &[S8, U8, S4, U4, E4m3, E5m2]),
         ("m8n8k32", [8, 8, 32], &[S4, U4]),
@@ -54,7 +58,8 @@ fn wmma_elements(shape: &str) -> &'static [Element] {
 
 fn shape(form: &Form<'_, '_>) -> Result<(&'static str, [u32; 3]), PtxError> {
     let shapes = MMA.map(|(name, sizes, _)| (name, (name, sizes)));
-    form.one_of(&shapes).ok_or_else(|| form.unsupported("this shape"))
+    form.one_of(&shapes)
+        .ok_or_else(|| form.unsupported("this shape"))
 }
 
 /// The elements that an instruction's modifiers name, in order.
@@ -74,9 +79,9 @@ fn layout(form: &Form<'_, '_>) -> Result<bool, PtxError> {
 /// Whether accumulators of these kinds go with A's elements.
 fn sums_fit(a: Element, c: Element, d: Element) -> bool {
     match a {
-        Element::F16 | Element::E4m3 | Element::E5m2 => {
-            [c, d].iter().all(|sum| matches!(sum, Element::F16 | Element::F32))
-        }
+        Element::F16 | Element::E4m3 | Element::E5m2 => [c, d]
+            .iter()
+            .all(|sum| matches!(sum, Element::F16 | Element::F32)),
         Element::Bf16 | Element::Tf32 => c == Element::F32 && d == Element::F32,
         Element::F64 => c == Element::F64 && d == Element::F64,
         _ => c == Element::S32 && d == Element::S32,
@@ -104,9 +109,7 @@ impl Lower<'_, '_, '_> {
             scalar => std::slice::from_ref(scalar),
         };
         if parts.len() * if wide { 2 } else { 1 } != words {
-            return Err(form.invalid(&format!(
-                "a fragment of {words} 32-bit words is needed"
-            )));
+            return Err(form.invalid(&format!("a fragment of {words} 32-bit words is needed")));
         }
         Ok((wide, parts))
     }
@@ -214,7 +217,9 @@ impl Lower<'_, '_, '_> {
         let (inside, after) = (self.b.create_block(), self.b.create_block());
         let host = self.b.append_block_param(after, types::I64);
         let zero = self.imm(types::I64, 0);
-        self.b.ins().brif(gives, inside, &[], after, &[BlockArg::Value(zero)]);
+        self.b
+            .ins()
+            .brif(gives, inside, &[], after, &[BlockArg::Value(zero)]);
         self.b.switch_to_block(inside);
         let place = self.access(form, address, space, 16)?;
         let found: Value = self.host_address(place);
@@ -246,7 +251,11 @@ impl Lower<'_, '_, '_> {
         let mut space = Space::Generic;
         match form.instruction.opcode {
             opcode @ ("ldmatrix" | "stmatrix") => {
-                code.kind = if opcode == "ldmatrix" { Kind::Load } else { Kind::Store };
+                code.kind = if opcode == "ldmatrix" {
+                    Kind::Load
+                } else {
+                    Kind::Store
+                };
                 if !form.take("m8n8") {
                     return Err(form.unsupported("this shape"));
                 }
@@ -287,7 +296,9 @@ impl Lower<'_, '_, '_> {
                 let known: &[Element] = if wmma {
                     wmma_elements(name)
                 } else {
-                    MMA.iter().find(|entry| entry.0 == name).map_or(&[], |entry| entry.2)
+                    MMA.iter()
+                        .find(|entry| entry.0 == name)
+                        .map_or(&[], |entry| entry.2)
                 };
                 let alike = code.a == code.b
                     || code.a.is_integer() && code.b.is_integer() && code.a.bits() == code.b.bits()
@@ -350,13 +361,20 @@ impl Lower<'_, '_, '_> {
             [first, second, rest @ ..] if rest.len() <= 1 => (first, second, rest),
             _ => return Err(form.invalid("a fragment and an address are needed")),
         };
-        let (address, registers) = if stores { (first, second) } else { (second, first) };
+        let (address, registers) = if stores {
+            (first, second)
+        } else {
+            (second, first)
+        };
         let (wide, parts) = Self::fragment(form, registers, element, words as usize)?;
         let ty = if wide { Type::B64 } else { Type::B32 };
         let address = self.generic_address(form, address, space)?;
         let stride = match rest {
             [stride] => self.read(stride, Type::U32)?,
-            _ => self.imm(types::I32, i64::from(if by_columns { rows } else { columns })),
+            _ => self.imm(
+                types::I32,
+                i64::from(if by_columns { rows } else { columns }),
+            ),
         };
         let fragment = Fragment {
             element,
@@ -380,7 +398,14 @@ impl Lower<'_, '_, '_> {
         let arguments = [self.context, self.thread, address, stride, code, buffer];
         let good = self.helper(Helper::MoveFragment, &arguments, types::I32);
         let bytes = (element.bits() / 8).max(4);
-        self.fault_unless(good, form, "matrix", bytes, (element.bits() / 8).max(1), address);
+        self.fault_unless(
+            good,
+            form,
+            "matrix",
+            bytes,
+            (element.bits() / 8).max(1),
+            address,
+        );
         if !stores {
             for (index, part) in parts.iter().enumerate() {
                 let at = (index as u32 * ty.bytes()) as i32;

@@ -11,6 +11,7 @@ use cranelift_codegen::ir::{
 
 use super::form::Form;
 use super::lower::{Hoisted, Lower, clif, int_of};
+use crate::exec::atomics;
 use crate::exec::context::{BlockContext, SiteKind};
 use crate::exec::helpers::Helper;
 use crate::exec::{GRANULE, HostRange};
@@ -33,11 +34,17 @@ pub(super) struct Order {
     pub(super) read_only: bool,
 }
 
+<<<<<<< HEAD
 pub(super) const SPACES: [(&str, Space); 8] = [
+=======
+pub(super) const SPACES: [(&str, Space); 9] = [
+>>>>>>> 3e977a8 (softcuda: matrix instructions, textures and surfaces, asynchronous copies, every atomic)
     ("global", Space::Global),
     ("const", Space::Const),
     ("shared", Space::Shared),
     ("shared::cta", Space::Shared),
+    // A cluster is one block.
+    ("shared::cluster", Space::Shared),
     ("local", Space::Local),
     ("param", Space::Param),
     ("param::entry", Space::Param),
@@ -45,7 +52,7 @@ pub(super) const SPACES: [(&str, Space); 8] = [
 ];
 
 /// Takes cache hints, which change nothing here.
-fn take_hints(form: &Form<'_, '_>) {
+pub(super) fn take_hints(form: &Form<'_, '_>) {
     for hint in ["ca", "cg", "cs", "lu", "cv", "wb", "wt"] {
         form.take(hint);
     }
@@ -56,7 +63,34 @@ fn take_hints(form: &Form<'_, '_>) {
     }
 }
 
+<<<<<<< HEAD
 pub(super) fn take_order(form: &Form<'_, '_>) -> Order {
+=======
+/// Takes what orders an operation among other threads': a block's run on one host thread, and what
+/// reaches other blocks is sequentially consistent.
+pub(super) fn take_scopes(form: &Form<'_, '_>) {
+    for word in [
+        "relaxed", "acquire", "release", "acq_rel", "cta", "cluster", "gpu", "sys",
+    ] {
+        form.take(word);
+    }
+}
+
+/// Whether the last operand is a cache policy, which changes nothing here.
+pub(super) fn is_policy(form: &Form<'_, '_>) -> bool {
+    form.instruction.modifiers.contains(&"L2::cache_hint")
+}
+
+/// An instruction's operands without a cache policy.
+fn without_policy<'o>(form: &Form<'o, '_>) -> &'o [Operand] {
+    match form.instruction.operands.as_slice() {
+        [operands @ .., _policy] if is_policy(form) => operands,
+        operands => operands,
+    }
+}
+
+fn take_order(form: &Form<'_, '_>) -> Order {
+>>>>>>> 3e977a8 (softcuda: matrix instructions, textures and surfaces, asynchronous copies, every atomic)
     let mut strong = false;
     for word in ["volatile", "relaxed", "acquire", "release", "mmio"] {
         strong |= form.take(word);
@@ -264,17 +298,7 @@ impl Lower<'_, '_, '_> {
         if space == Space::Param {
             return self.param_place(form, base, offset, bytes);
         }
-        // A variable's name tells its space.
-        let space = match (space, base) {
-            (Space::Generic, Base::Symbol(Symbol::Variable(variable))) => self
-                .layout
-                .module
-                .variables
-                .get(variable as usize)
-                .map_or(space, |variable| variable.space),
-            (Space::Generic, Base::Symbol(Symbol::Local(_))) => Space::Local,
-            _ => space,
-        };
+        let space = self.space_of(base, space);
         let line = form.instruction.line;
         let group = self
             .groups
@@ -380,6 +404,25 @@ impl Lower<'_, '_, '_> {
         }
     }
 
+    /// A generic access's space where a variable's name tells it.
+    pub(super) fn space_of(&self, base: Base, space: Space) -> Space {
+        match (space, base) {
+            (Space::Generic, Base::Symbol(Symbol::Variable(variable))) => self
+                .layout
+                .module
+                .variables
+                .get(variable as usize)
+                .map_or(space, |variable| variable.space),
+            (Space::Generic, Base::Symbol(Symbol::Local(_))) => Space::Local,
+            _ => space,
+        }
+    }
+
+    /// A place as one host address.
+    pub(super) fn host_address(&mut self, place: Place) -> Value {
+        self.plus(place.base, i64::from(place.offset))
+    }
+
     /// Whether an access must be checked when the program runs: not where it is within a named variable.
     fn check_needed(&self, base: Base, offset: i64, space: Space, bytes: u32) -> bool {
         let Base::Symbol(symbol) = base else {
@@ -447,6 +490,25 @@ impl Lower<'_, '_, '_> {
                     flags,
                 });
             }
+            Base::Reg(_) if !kernel => {
+                // A function's parameters are in its thread's frames, where `mov` gave their address.
+                let limit = self.context_field(types::I64, offset_of!(BlockContext, thread_bytes));
+                let base = self.base(base)?;
+                let address = self.plus(base, offset);
+                let kind = SiteKind::Access {
+                    space: "param",
+                    bytes,
+                    align: bytes,
+                };
+                let site = self.site(form.instruction.line, kind);
+                self.check_window(address, i64::from(bytes), bytes, limit, (address, site));
+                let host = self.b.ins().iadd(self.thread, address);
+                return Ok(Place {
+                    base: host,
+                    offset: 0,
+                    flags: MemFlagsData::new().with_notrap(),
+                });
+            }
             _ => return Err(form.unsupported("computed addresses in parameter space here")),
         };
         let (Some(slot), Some(at)) = (slot, at) else {
@@ -485,8 +547,15 @@ impl Lower<'_, '_, '_> {
 
     /// A load of one element.
     fn load_from(&mut self, place: Place, ty: Clif, strong: bool) -> Value {
+        if strong && ty == types::I128 {
+            let address = self.host_address(place);
+            let result = self.scratch();
+            self.helper(Helper::Load128, &[address, result], types::I32);
+            let flags = self.private_flags();
+            return self.b.ins().load(ty, flags, result, 0);
+        }
         if strong {
-            let address = self.plus(place.base, i64::from(place.offset));
+            let address = self.host_address(place);
             let value = self.b.ins().atomic_load(int_of(ty), place.flags, address);
             return self.cast(value, ty);
         }
@@ -498,7 +567,7 @@ impl Lower<'_, '_, '_> {
         let order = take_order(form);
         let ty = form.ty()?;
         form.finish()?;
-        let [to, address, ..] = form.instruction.operands.as_slice() else {
+        let [to, address] = without_policy(form) else {
             return Err(form.invalid("a destination and an address are needed"));
         };
         check_type(form, ty, order.vector)?;
@@ -527,7 +596,7 @@ impl Lower<'_, '_, '_> {
         let order = take_order(form);
         let ty = form.ty()?;
         form.finish()?;
-        let [address, from, ..] = form.instruction.operands.as_slice() else {
+        let [address, from] = without_policy(form) else {
             return Err(form.invalid("an address and a value are needed"));
         };
         check_type(form, ty, order.vector)?;
@@ -542,7 +611,12 @@ impl Lower<'_, '_, '_> {
         let strong = order.strong && !matches!(space, Space::Shared | Space::Local | Space::Param);
         for (index, value) in values.into_iter().enumerate() {
             let offset = place.offset + index as i32 * ty.bytes() as i32;
-            if strong {
+            if strong && ty == Type::B128 {
+                let address = self.plus(place.base, i64::from(offset));
+                let (operand, flags) = (self.scratch(), self.private_flags());
+                self.b.ins().store(flags, value, operand, 0);
+                self.helper(Helper::Store128, &[address, operand], types::I32);
+            } else if strong {
                 let address = self.plus(place.base, i64::from(offset));
                 let value = self.cast(value, int_of(clif(ty)));
                 self.b.ins().atomic_store(place.flags, value, address);
@@ -554,56 +628,144 @@ impl Lower<'_, '_, '_> {
     }
 
     pub(super) fn atomic(&mut self, form: &Form<'_, '_>) -> Result<(), PtxError> {
-        for word in [
-            "relaxed", "acquire", "release", "acq_rel", "cta", "cluster", "gpu", "sys",
-        ] {
-            form.take(word);
-        }
+        take_scopes(form);
         take_hints(form);
+        form.take("noftz");
         let space = form.one_of(&SPACES).unwrap_or(Space::Generic);
         const OPERATIONS: [&str; 10] = [
             "add", "and", "or", "xor", "min", "max", "exch", "cas", "inc", "dec",
         ];
+        let vector = form.one_of(&[("v2", 2), ("v4", 4), ("v8", 8)]).unwrap_or(1);
         let operation = OPERATIONS.into_iter().find(|word| form.take(word));
         let operation = operation.ok_or_else(|| form.unsupported("this operation"))?;
         let ty = form.ty()?;
         form.finish()?;
         let no_result = Operand::Sink;
-        let operands = form.instruction.operands.as_slice();
+        let operands = without_policy(form);
         let (to, operands) = match operands {
-            [to, rest @ ..] if form.instruction.opcode == "atom" => (to, rest),
-            _ => (&no_result, operands),
+            [to, rest @ ..] if form.instruction.opcode == "atom" => (Some(to), rest),
+            _ => (None, operands),
         };
         let [address, value, rest @ ..] = operands else {
             return Err(form.invalid("an address and a value are needed"));
         };
+        let half = matches!(ty, Type::F16 | Type::F16x2 | Type::Bf16 | Type::Bf16x2);
         let supported = match operation {
-            "cas" | "exch" => matches!(ty.bytes(), 4 | 8) || operation == "cas" && ty == Type::B16,
+            "cas" => matches!(ty.bytes(), 4 | 8 | 16) || ty == Type::B16,
+            "exch" => matches!(ty.bytes(), 4 | 8 | 16),
             "and" | "or" | "xor" => matches!(ty, Type::B32 | Type::B64),
-            "min" | "max" => ty.is_integer() && ty.bytes() >= 4,
+            "min" | "max" => ty.is_integer() && ty.bytes() >= 4 || half,
             "inc" | "dec" => ty == Type::U32,
-            _ => matches!(
-                ty,
-                Type::U32 | Type::S32 | Type::U64 | Type::S64 | Type::F32 | Type::F64
-            ),
+            _ => ty.is_integer() && ty.bytes() >= 4 || half || matches!(ty, Type::F32 | Type::F64),
         };
-        if !supported || matches!(space, Space::Const | Space::Param | Space::Local) {
+        let vectors = vector == 1
+            || (half || ty == Type::F32)
+                && vector * ty.bytes() <= 16
+                && matches!(space, Space::Global | Space::Generic)
+                && matches!(operation, "add" | "min" | "max");
+        if !supported || !vectors || matches!(space, Space::Const | Space::Param | Space::Local) {
             return Err(form.unsupported("this combination of operation, type and space"));
         }
-        let value = self.read(value, ty)?;
+        let mut values = Vec::new();
+        for part in parts(form, value, vector)? {
+            values.push(self.read(part, ty)?);
+        }
         let swap = match (operation, rest) {
-            ("cas", [swap, ..]) => Some(self.read(swap, ty)?),
+            ("cas", [swap]) => Some(self.read(swap, ty)?),
             ("cas", _) => return Err(form.invalid("a comparand and a value are needed")),
-            _ => None,
+            (_, []) => None,
+            _ => return Err(form.invalid("there are too many operands")),
         };
-        let place = self.access(form, address, space, ty.bytes())?;
-        let old = if space == Space::Shared {
-            self.private_atomic(place, operation, ty, value, swap)
+        let space = match *address {
+            Operand::Address(base, _) => self.space_of(base, space),
+            _ => space,
+        };
+        let place = self.access(form, address, space, ty.bytes() * vector)?;
+        let mut olds = Vec::new();
+        for (index, value) in values.into_iter().enumerate() {
+            let place = Place {
+                offset: place.offset + index as i32 * ty.bytes() as i32,
+                ..place
+            };
+            olds.push(if half {
+                self.half_atomic(place, operation, ty, value)
+            } else if ty == Type::B128 {
+                self.wide_atomic(place, value, swap)
+            } else if space == Space::Shared {
+                self.private_atomic(place, operation, ty, value, swap)
+            } else {
+                let flush = self.flushes(place, space, operation, ty);
+                let address = self.host_address(place);
+                self.device_atomic(address, place.flags, operation, ty, value, swap, flush)
+            });
+        }
+        if let Some(to) = to.filter(|to| **to != no_result) {
+            for (part, old) in parts(form, to, vector)?.iter().zip(olds) {
+                self.write(part, ty, old)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether single-precision subnormals are zero to an addition: as the ISA says, in global memory
+    /// and not in shared. `None` for other operations.
+    fn flushes(&mut self, place: Place, space: Space, operation: &str, ty: Type) -> Option<Value> {
+        if operation != "add" || ty != Type::F32 {
+            return None;
+        }
+        if space != Space::Generic {
+            return Some(self.imm(types::I32, 1));
+        }
+        let start = self.context_field(types::I64, offset_of!(BlockContext, shared));
+        let bytes = self.context_field(types::I64, offset_of!(BlockContext, shared_bytes));
+        let address = self.host_address(place);
+        let offset = self.b.ins().isub(address, start);
+        let elsewhere = self
+            .b
+            .ins()
+            .icmp(IntCC::UnsignedGreaterThanOrEqual, offset, bytes);
+        Some(self.b.ins().uextend(types::I32, elsewhere))
+    }
+
+    /// Halves, alone or in pairs.
+    fn half_atomic(&mut self, place: Place, operation: &str, ty: Type, value: Value) -> Value {
+        let mut code = match operation {
+            "add" => atomics::HALF_ADD,
+            "min" => atomics::HALF_MIN,
+            _ => atomics::HALF_MAX,
+        };
+        if matches!(ty, Type::Bf16 | Type::Bf16x2) {
+            code |= atomics::HALF_BF16;
+        }
+        let packed = ty.bytes() == 4;
+        if packed {
+            code |= atomics::HALF_PACKED;
+        }
+        let code = self.imm(types::I32, i64::from(code));
+        let value = if packed {
+            value
         } else {
-            let address = self.plus(place.base, i64::from(place.offset));
-            self.device_atomic(address, place.flags, operation, ty, value, swap)
+            self.b.ins().uextend(types::I32, value)
         };
-        self.write(to, ty, old)
+        let address = self.host_address(place);
+        let old = self.helper(Helper::AtomicHalf, &[address, value, code], types::I32);
+        if packed {
+            old
+        } else {
+            self.b.ins().ireduce(types::I16, old)
+        }
+    }
+
+    /// `.b128`: a comparison and exchange, or an exchange.
+    fn wide_atomic(&mut self, place: Place, value: Value, swap: Option<Value>) -> Value {
+        let address = self.host_address(place);
+        let (operands, flags) = (self.scratch(), self.private_flags());
+        self.b.ins().store(flags, value, operands, 0);
+        let new = swap.unwrap_or(value);
+        self.b.ins().store(flags, new, operands, 16);
+        let compare = self.imm(types::I32, i64::from(swap.is_some()));
+        self.helper(Helper::Atomic128, &[address, operands, compare], types::I32);
+        self.b.ins().load(types::I128, flags, operands, 0)
     }
 
     /// On memory that only this host thread reaches.
@@ -664,7 +826,11 @@ impl Lower<'_, '_, '_> {
         old
     }
 
-    /// On memory that other blocks reach at the same time.
+    /// On memory that other blocks reach at the same time. `flush` is there for a single's addition.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "an operation with all its operands"
+    )]
     fn device_atomic(
         &mut self,
         address: Value,
@@ -673,29 +839,30 @@ impl Lower<'_, '_, '_> {
         ty: Type,
         value: Value,
         swap: Option<Value>,
+        flush: Option<Value>,
     ) -> Value {
         let int = int_of(clif(ty));
-        let operation = match operation {
-            "add" if ty == Type::F32 => {
-                return self.helper(Helper::AddF32, &[address, value], types::F32);
+        let operation = match (operation, flush) {
+            ("add", Some(flush)) => {
+                return self.helper(Helper::AddF32, &[address, value, flush], types::F32);
             }
-            "add" if ty == Type::F64 => {
+            ("add", _) if ty == Type::F64 => {
                 return self.helper(Helper::AddF64, &[address, value], types::F64);
             }
-            "inc" => return self.helper(Helper::Inc, &[address, value], types::I32),
-            "dec" => return self.helper(Helper::Dec, &[address, value], types::I32),
-            "cas" => {
+            ("inc", _) => return self.helper(Helper::Inc, &[address, value], types::I32),
+            ("dec", _) => return self.helper(Helper::Dec, &[address, value], types::I32),
+            ("cas", _) => {
                 let (value, swap) = (self.cast(value, int), self.cast(swap.unwrap_or(value), int));
                 return self.b.ins().atomic_cas(flags, address, value, swap);
             }
-            "add" => AtomicRmwOp::Add,
-            "and" => AtomicRmwOp::And,
-            "or" => AtomicRmwOp::Or,
-            "xor" => AtomicRmwOp::Xor,
-            "min" if ty.is_signed() => AtomicRmwOp::Smin,
-            "min" => AtomicRmwOp::Umin,
-            "max" if ty.is_signed() => AtomicRmwOp::Smax,
-            "max" => AtomicRmwOp::Umax,
+            ("add", _) => AtomicRmwOp::Add,
+            ("and", _) => AtomicRmwOp::And,
+            ("or", _) => AtomicRmwOp::Or,
+            ("xor", _) => AtomicRmwOp::Xor,
+            ("min", _) if ty.is_signed() => AtomicRmwOp::Smin,
+            ("min", _) => AtomicRmwOp::Umin,
+            ("max", _) if ty.is_signed() => AtomicRmwOp::Smax,
+            ("max", _) => AtomicRmwOp::Umax,
             _ => AtomicRmwOp::Xchg,
         };
         let value = self.cast(value, int);
@@ -708,15 +875,92 @@ impl Lower<'_, '_, '_> {
         match form.instruction.opcode {
             "cvta" => self.convert_address(form),
             "isspacep" => self.is_in_space(form),
-            "membar" | "fence" => {
-                // Threads of a block share a host thread: only wider scopes need the hardware's fence.
-                if !form.take("cta") {
-                    self.b.ins().fence();
+            "membar" | "fence" => self.fence(form),
+            "createpolicy" => self.create_policy(form),
+            "mapa" | "getctarank" => self.cluster_address(form),
+            _ => {
+                // Hints: nothing is kept anywhere that they could move or drop.
+                form.one_of(&SPACES);
+                for word in ["L1", "L2", "tensormap"] {
+                    form.take(word);
                 }
-                Ok(())
+                take_hints(form);
+                form.finish()
             }
-            // Hints.
-            _ => Ok(()),
+        }
+    }
+
+    fn fence(&mut self, form: &Form<'_, '_>) -> Result<(), PtxError> {
+        // Threads of a block share a host thread: only wider scopes need the hardware's fence.
+        let block = form.take("cta");
+        for word in &form.instruction.modifiers {
+            let known = matches!(
+                *word,
+                "sc" | "acq_rel"
+                    | "acquire"
+                    | "release"
+                    | "relaxed"
+                    | "cluster"
+                    | "gpu"
+                    | "gl"
+                    | "sys"
+                    | "proxy"
+                    | "alias"
+                    | "async"
+                    | "generic"
+                    | "global"
+                    | "mbarrier_init"
+                    | "shared::cta"
+                    | "shared::cluster"
+                    | "async.global"
+                    | "async::generic"
+                    | "tensormap::generic"
+            ) || word.starts_with("sync_restrict::");
+            if known {
+                form.take(word);
+            }
+        }
+        form.finish()?;
+        if !block {
+            self.b.ins().fence();
+        }
+        Ok(())
+    }
+
+    /// A cache policy: its number says nothing, and nobody asks.
+    fn create_policy(&mut self, form: &Form<'_, '_>) -> Result<(), PtxError> {
+        for word in ["fractional", "range", "cvt", "L2", "global", "b64"] {
+            form.take(word);
+        }
+        take_hints(form);
+        form.finish()?;
+        let Some(to) = form.instruction.operands.first() else {
+            return Err(form.invalid("a destination is needed"));
+        };
+        let policy = self.imm(types::I64, 1);
+        self.write(to, Type::B64, policy)
+    }
+
+    /// `mapa` and `getctarank`: a cluster is one block, the one with rank 0.
+    fn cluster_address(&mut self, form: &Form<'_, '_>) -> Result<(), PtxError> {
+        form.take("shared::cluster");
+        let ty = form.ty()?;
+        form.finish()?;
+        match (
+            form.instruction.opcode,
+            form.instruction.operands.as_slice(),
+        ) {
+            ("mapa", [to, address, rank]) if ty.is_unsigned() => {
+                self.read(rank, Type::U32)?;
+                let address = self.read(address, ty)?;
+                self.write(to, ty, address)
+            }
+            ("getctarank", [to, address]) if ty.is_unsigned() => {
+                self.read(address, ty)?;
+                let rank = self.imm(types::I32, 0);
+                self.write(to, Type::U32, rank)
+            }
+            _ => Err(form.invalid("the operands do not fit")),
         }
     }
 
@@ -774,23 +1018,54 @@ impl Lower<'_, '_, '_> {
             return Err(form.invalid("a destination and an address are needed"));
         };
         let address = self.read(address, Type::U64)?;
-        let (start, bytes) = match self.window(space) {
-            Some(window) => window,
-            // Constants lie in device memory here: they are global to this question.
-            None if space == Space::Global => (
-                self.context_field(types::I64, offset_of!(BlockContext, memory_base)),
-                self.context_field(types::I64, offset_of!(BlockContext, memory_len)),
-            ),
-            None => return Err(form.unsupported("this space")),
+        let inside = match space {
+            Space::Const => self.is_constant(address)?,
+            // What is in no other window; parameters are a part of it.
+            Space::Global => {
+                let mut elsewhere = self.is_constant(address)?;
+                for space in [Space::Shared, Space::Local] {
+                    let inside = self.is_in_window(address, space);
+                    elsewhere = self.b.ins().bor(elsewhere, inside);
+                }
+                self.not(elsewhere)
+            }
+            space => self.is_in_window(address, space),
         };
-        let offset = self.b.ins().isub(address, start);
-        let inside = self.b.ins().icmp(IntCC::UnsignedLessThan, offset, bytes);
         self.write(to, Type::Pred, inside)
+    }
+
+    fn is_in_window(&mut self, address: Value, space: Space) -> Value {
+        match self.window(space) {
+            Some((start, bytes)) => {
+                let offset = self.b.ins().isub(address, start);
+                self.b.ins().icmp(IntCC::UnsignedLessThan, offset, bytes)
+            }
+            None => self.imm(types::I8, 0),
+        }
+    }
+
+    /// Whether an address is one of a `.const` variable's.
+    fn is_constant(&mut self, address: Value) -> Result<Value, PtxError> {
+        let mut inside = self.imm(types::I8, 0);
+        let variables = self.layout.module.variables.iter().enumerate();
+        for (index, variable) in variables.filter(|(_, variable)| variable.space == Space::Const) {
+            let start = self.symbol_address(Symbol::Variable(index as u32))?;
+            let offset = self.b.ins().isub(address, start);
+            let bytes = self.imm(types::I64, variable.bytes.max(1).cast_signed());
+            let this = self.b.ins().icmp(IntCC::UnsignedLessThan, offset, bytes);
+            inside = self.b.ins().bor(inside, this);
+        }
+        Ok(inside)
     }
 }
 
+<<<<<<< HEAD
 pub(super) fn check_type(form: &Form<'_, '_>, ty: Type, vector: u32) -> Result<(), PtxError> {
     if ty == Type::Pred || ty == Type::B128 || ty.bytes() * vector > 32 {
+=======
+fn check_type(form: &Form<'_, '_>, ty: Type, vector: u32) -> Result<(), PtxError> {
+    if ty == Type::Pred || ty.bytes() * vector > 32 {
+>>>>>>> 3e977a8 (softcuda: matrix instructions, textures and surfaces, asynchronous copies, every atomic)
         return Err(form.unsupported("this type or vector"));
     }
     Ok(())

@@ -3,6 +3,7 @@
 
 mod analysis;
 mod arithmetic;
+mod asynchronous;
 mod bits;
 mod compare;
 mod convert;
@@ -11,8 +12,10 @@ mod form;
 mod grammar;
 mod layout;
 mod lower;
+mod matrix;
 mod memory;
 mod packed;
+mod texture;
 mod video;
 mod warp;
 mod wide;

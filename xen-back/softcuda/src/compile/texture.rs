@@ -11,8 +11,8 @@ use super::form::Form;
 use super::lower::{Lower, clif};
 use crate::exec::helpers::Helper;
 use crate::exec::sample::{
-    BYTES_AT, CLAMPS, COMPONENT_AT, ELEMENT_AT, FORMATTED, GATHER, GEOMETRIES, HALVES, INTEGER, LOAD,
-    QUERIES, REDUCE, REDUCTIONS, Request, SIGNED, STORE, WITH_GRADIENT, WITH_LEVEL,
+    BYTES_AT, CLAMPS, COMPONENT_AT, ELEMENT_AT, FORMATTED, GATHER, GEOMETRIES, HALVES, INTEGER,
+    LOAD, QUERIES, REDUCE, REDUCTIONS, Request, SIGNED, STORE, WITH_GRADIENT, WITH_LEVEL,
 };
 use crate::ptx::PtxError;
 use crate::ptx::ast::{Operand, Type};
@@ -170,7 +170,9 @@ impl Lower<'_, '_, '_> {
         let (dimensions, _) = dimensions(geometry);
         let mut rest = rest.iter();
         if level {
-            let level = rest.next().ok_or_else(|| form.invalid("a level is missing"))?;
+            let level = rest
+                .next()
+                .ok_or_else(|| form.invalid("a level is missing"))?;
             let level = self.read(level, ty)?;
             self.put(request, level, offset_of!(Request, level));
         }
@@ -228,7 +230,9 @@ impl Lower<'_, '_, '_> {
     /// `txq` and `suq`.
     pub(super) fn query(&mut self, form: &Form<'_, '_>) -> Result<(), PtxError> {
         let level = form.take("level");
-        let what = form.one_of(&QUERIES).ok_or_else(|| form.unsupported("this query"))?;
+        let what = form
+            .one_of(&QUERIES)
+            .ok_or_else(|| form.unsupported("this query"))?;
         form.take("b32");
         form.finish()?;
         let (to, handle, rest) = match form.instruction.operands.as_slice() {
@@ -242,7 +246,11 @@ impl Lower<'_, '_, '_> {
             _ => return Err(form.invalid("the operands do not fit")),
         };
         let what = self.imm(types::I32, i64::from(what));
-        let answer = self.helper(Helper::Query, &[self.context, handle, what, level], types::I64);
+        let answer = self.helper(
+            Helper::Query,
+            &[self.context, handle, what, level],
+            types::I64,
+        );
         let one = self.imm(types::I64, 1);
         let next = self.b.ins().iadd(answer, one);
         let good = self.b.ins().icmp_imm_u(IntCC::NotEqual, next, 0);
@@ -253,7 +261,9 @@ impl Lower<'_, '_, '_> {
 
     /// `istypep`.
     pub(super) fn is_type(&mut self, form: &Form<'_, '_>) -> Result<(), PtxError> {
-        let known = ["texref", "samplerref", "surfref"].iter().any(|word| form.take(word));
+        let known = ["texref", "samplerref", "surfref"]
+            .iter()
+            .any(|word| form.take(word));
         form.finish()?;
         let [to, handle] = form.instruction.operands.as_slice() else {
             return Err(form.invalid("a destination and an address are needed"));
@@ -279,7 +289,8 @@ impl Lower<'_, '_, '_> {
             return Err(form.invalid(".b or .p is missing"));
         }
         let reduction = if action == REDUCE {
-            form.one_of(&REDUCTIONS).ok_or_else(|| form.unsupported("this operation"))?
+            form.one_of(&REDUCTIONS)
+                .ok_or_else(|| form.unsupported("this operation"))?
         } else {
             0
         };
@@ -293,7 +304,9 @@ impl Lower<'_, '_, '_> {
         form.finish()?;
         let bytes = ty.bytes() * count;
         let sized = match action {
-            REDUCE => count == 1 && matches!(ty.bytes(), 4 | 8) && !ty.is_float(),
+            REDUCE => {
+                count == 1 && matches!(ty.bytes(), 4 | 8) && !matches!(ty, Type::F32 | Type::F64)
+            }
             _ if formatted => ty.bytes() == 4,
             _ => ty.is_untyped() && bytes <= 16,
         };

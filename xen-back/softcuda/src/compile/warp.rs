@@ -5,9 +5,10 @@ use std::mem::offset_of;
 
 use cranelift_codegen::ir::{InstBuilder, types};
 
+use super::analysis;
 use super::form::Form;
 use super::lower::{Lower, clif};
-use crate::exec::context::{Exchange, wait};
+use crate::exec::context::{CLUSTER_BARRIER, Exchange, wait};
 use crate::exec::helpers::Helper;
 use crate::ptx::PtxError;
 use crate::ptx::ast::{Operand, Type};
@@ -60,6 +61,9 @@ impl Lower<'_, '_, '_> {
         let operands = form.instruction.operands.as_slice();
         let missing = || form.invalid("operands are missing");
         let opcode = form.instruction.opcode;
+        if analysis::is_matrix(form.instruction) {
+            return self.matrix_operands(form);
+        }
         if matches!(opcode, "bar" | "barrier") {
             return self.barrier_operands(form);
         }
@@ -141,9 +145,20 @@ impl Lower<'_, '_, '_> {
             "redux" => {
                 const OPERATIONS: [&str; 6] = ["add", "min", "max", "and", "or", "xor"];
                 let operation = OPERATIONS.into_iter().find(|word| form.take(word));
+                let mut flags = 0;
+                for (word, flag) in [("abs", wait::MAGNITUDES), ("NaN", wait::NAN_WINS)] {
+                    flags |= if form.take(word) { flag } else { 0 };
+                }
                 let ty = form.ty()?;
                 form.finish()?;
+                if flags != 0 && ty != Type::F32 {
+                    return Err(form.unsupported("this operation and type"));
+                }
+                let flags = self.imm(types::I32, i64::from(flags));
+                self.store_exchange(flags, offset_of!(Exchange, control));
                 let kind = match (operation, ty) {
+                    (Some("min"), Type::F32) => wait::REDUX_MIN_F,
+                    (Some("max"), Type::F32) => wait::REDUX_MAX_F,
                     (Some("add"), Type::U32 | Type::S32) => wait::REDUX_ADD,
                     (Some("min"), Type::U32) => wait::REDUX_MIN_U,
                     (Some("max"), Type::U32) => wait::REDUX_MAX_U,
@@ -178,6 +193,19 @@ impl Lower<'_, '_, '_> {
         let missing = || form.invalid("operands are missing");
         form.take("cta");
         form.take("aligned");
+        if form.take("cluster") {
+            // The cluster is the block: threads wait here until all of them are here.
+            if !form.take("wait") {
+                return Err(form.unsupported("this form"));
+            }
+            form.take("acquire");
+            form.finish()?;
+            let barrier = self.imm(types::I32, i64::from(CLUSTER_BARRIER));
+            self.store_exchange(barrier, offset_of!(Exchange, control));
+            let all = self.imm(types::I32, 0);
+            self.store_exchange(all, offset_of!(Exchange, mask));
+            return Ok(wait::BARRIER);
+        }
         if form.take("warp") {
             form.take("sync");
             form.finish()?;
@@ -217,6 +245,9 @@ impl Lower<'_, '_, '_> {
     /// Takes the results after waiting.
     pub(super) fn wait_results(&mut self, form: &Form<'_, '_>, kind: u32) -> Result<(), PtxError> {
         let kind = kind & !wait::CONVERGED;
+        if kind == wait::MATRIX {
+            return self.matrix_results(form);
+        }
         if matches!(kind, wait::BARRIER | wait::WARP_SYNC) {
             return Ok(());
         }
@@ -244,12 +275,36 @@ impl Lower<'_, '_, '_> {
         }
     }
 
+    /// Instructions for what is not here: dependent grids, and registers to give away.
+    pub(super) fn hint(&mut self, form: &Form<'_, '_>) -> Result<(), PtxError> {
+        for word in [
+            "launch_dependents",
+            "wait",
+            "inc",
+            "dec",
+            "sync",
+            "aligned",
+            "u32",
+        ] {
+            form.take(word);
+        }
+        form.finish()
+    }
+
     /// `bar.arrive`: counted at once, nothing is waited for.
     pub(super) fn arrive(&mut self, form: &Form<'_, '_>) -> Result<(), PtxError> {
         form.take("cta");
         form.take("aligned");
+        let cluster = form.take("cluster");
         if !form.take("arrive") {
             return Err(form.unsupported("this form"));
+        }
+        if cluster {
+            // Counted when the thread waits, which it must before it arrives again.
+            for word in ["release", "relaxed"] {
+                form.take(word);
+            }
+            return form.finish();
         }
         form.finish()?;
         let [barrier, count] = form.instruction.operands.as_slice() else {

@@ -68,7 +68,9 @@ pub(super) extern "C" fn copy_async(
     // SAFETY: compiled code passes the context it was given.
     let context = unsafe { &*context };
     let (fill, read) = (sizes & 0xffff_ffff, (sizes >> 32).min(sizes & 0xffff_ffff));
-    if read > 0 && !(from.is_multiple_of(fill.max(1)) && reach::generic(context, thread, from, read)) {
+    if read > 0
+        && !(from.is_multiple_of(fill.max(1)) && reach::generic(context, thread, from, read))
+    {
         return 0;
     }
     // SAFETY: compiled code has checked the destination for all the bytes, and this the source for those
@@ -90,7 +92,9 @@ pub(super) extern "C" fn copy_bulk(
 ) -> u32 {
     // SAFETY: compiled code passes the context it was given.
     let context = unsafe { &*context };
-    let good = [to, from, bytes].iter().all(|value| value.is_multiple_of(16))
+    let good = [to, from, bytes]
+        .iter()
+        .all(|value| value.is_multiple_of(16))
         && reach::generic(context, thread, to, bytes)
         && reach::generic(context, thread, from, bytes);
     if good {

@@ -5,6 +5,7 @@ use super::WARP_SIZE;
 use super::context::{
     Arrivals, BARRIERS, BlockContext, ENDED, FAULT, KernelCode, TURNS, ThreadHeader, WAITING, wait,
 };
+use super::matrix::{self, LANE_WORDS, Lanes};
 use std::sync::atomic::Ordering;
 
 /// A kernel's code and how its threads wait.
@@ -53,6 +54,14 @@ pub(super) struct Frames {
 impl Frames {
     fn at(self, thread: u32) -> *mut u8 {
         self.first.wrapping_add(thread as usize * self.stride)
+    }
+
+    /// The words that a thread handed over, at an offset that must be within its frame.
+    fn words(&self, thread: u32, offset: u32) -> Option<*mut [u32; LANE_WORDS]> {
+        let bytes = size_of::<[u32; LANE_WORDS]>();
+        let offset = offset as usize;
+        let good = thread < self.threads && offset % 4 == 0 && offset + bytes <= self.stride;
+        good.then(|| self.at(thread).wrapping_add(offset).cast())
     }
 
     /// A thread's header. Never called for two threads' headers at once, nor while code runs.
@@ -296,6 +305,24 @@ fn release_barriers(context: &mut BlockContext, frames: &mut Frames) -> bool {
     true
 }
 
+/// The smallest or largest of singles; zeros are ordered by sign.
+fn reduced_singles(kind: u32, control: u32, singles: &[f32]) -> f32 {
+    const NAN: f32 = f32::from_bits(0x7fff_ffff);
+    if control & wait::NAN_WINS != 0 && singles.iter().any(|single| single.is_nan()) {
+        return NAN;
+    }
+    let singles = singles.iter().copied().filter(|single| !single.is_nan());
+    let singles = singles.map(|single| match control & wait::MAGNITUDES {
+        0 => single,
+        _ => single.abs(),
+    });
+    let found = match kind {
+        wait::REDUX_MIN_F => singles.min_by(f32::total_cmp),
+        _ => singles.max_by(f32::total_cmp),
+    };
+    found.unwrap_or(NAN)
+}
+
 /// What a warp's lanes wait for, copied out of their headers.
 struct Warp {
     first: u32,
@@ -383,6 +410,9 @@ impl Warp {
     }
 
     fn carry_out(&self, kind: u32, group: u32, frames: &mut Frames) {
+        if kind == wait::MATRIX {
+            return self.carry_out_matrix(group, frames);
+        }
         let members = || (0..32_usize).filter(move |lane| group >> lane & 1 == 1);
         let ballot = members()
             .filter(|&lane| self.operand[lane] & 1 == 1)
@@ -398,6 +428,10 @@ impl Warp {
             wait::REDUX_MAX_S => signed().max().unwrap_or(0).cast_unsigned(),
             wait::REDUX_AND => words().fold(u32::MAX, |a, b| a & b),
             wait::REDUX_OR => words().fold(0, |a, b| a | b),
+            wait::REDUX_MIN_F | wait::REDUX_MAX_F => {
+                let singles: Vec<f32> = words().map(f32::from_bits).collect();
+                reduced_singles(kind, self.control[first], &singles).to_bits()
+            }
             wait::REDUX_XOR => words().fold(0, |a, b| a ^ b),
             _ => 0,
         };
@@ -423,6 +457,31 @@ impl Warp {
             let header = frames.header(self.first + lane as u32);
             header.exchange.result = u64::from(result);
             header.exchange.predicate = u32::from(predicate);
+            header.resume &= !WAITING;
+        }
+    }
+
+    fn carry_out_matrix(&self, group: u32, frames: &mut Frames) {
+        let mut lanes = Lanes {
+            group,
+            address: self.operand,
+            words: [[0; LANE_WORDS]; 32],
+        };
+        let members = || (0..32_usize).filter(move |lane| group >> lane & 1 == 1);
+        for lane in members() {
+            let place = frames.words(self.first + lane as u32, self.control[lane]);
+            // SAFETY: within the lane's frame (see `words`), which no code uses now.
+            lanes.words[lane] = place.map_or([0; LANE_WORDS], |place| unsafe { place.read() });
+        }
+        let first = group.trailing_zeros().min(31) as usize;
+        // SAFETY: a lane gives no address that it has not checked for 16 bytes, and has not run since.
+        unsafe { matrix::carry_out(self.clamp[first], &mut lanes) };
+        for lane in members() {
+            if let Some(place) = frames.words(self.first + lane as u32, self.control[lane]) {
+                // SAFETY: as above.
+                unsafe { place.write(lanes.words[lane]) };
+            }
+            let header = frames.header(self.first + lane as u32);
             header.resume &= !WAITING;
         }
     }

@@ -27,8 +27,10 @@ pub(crate) const FAULT: u32 = 3;
 /// that its cost is little beside that of the accesses it stands before.
 pub(crate) const TURNS: u32 = 16;
 
-/// Barriers of a block.
-pub(crate) const BARRIERS: usize = 16;
+/// Barriers of a block, with the cluster's.
+pub(crate) const BARRIERS: usize = 17;
+/// The number of the cluster's barrier.
+pub(crate) const CLUSTER_BARRIER: u32 = 16;
 
 /// What one block's code sees.
 #[repr(C)]
@@ -200,6 +202,14 @@ pub(crate) mod wait {
     pub(crate) const REDUX_XOR: u32 = 34;
     pub(crate) const ELECT: u32 = 35;
     pub(crate) const ACTIVE_MASK: u32 = 36;
+    /// The smallest and largest single, as `control` says.
+    pub(crate) const REDUX_MIN_F: u32 = 37;
+    pub(crate) const REDUX_MAX_F: u32 = 38;
+    /// A matrix instruction: `clamp` says which, `control` where in the frame its words are.
+    pub(crate) const MATRIX: u32 = 39;
+    /// Bits of `control` of `REDUX_MIN_F` and `REDUX_MAX_F`: magnitudes; a NaN wins.
+    pub(crate) const MAGNITUDES: u32 = 1;
+    pub(crate) const NAN_WINS: u32 = 2;
     /// Added to a warp instruction that takes whichever lanes are at the same site (no `.sync`).
     pub(crate) const CONVERGED: u32 = 0x100;
 }

@@ -15,7 +15,6 @@ pub(crate) const LANE_WORDS: usize = 32;
 
 /// What a matrix's elements are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is PTX's own name")]
 pub(crate) enum Element {
     F16,
     Bf16,
@@ -80,7 +79,10 @@ impl Element {
     }
 
     fn of(number: u32) -> Self {
-        Self::ALL.get(number as usize & 15).copied().unwrap_or(Self::F16)
+        Self::ALL
+            .get(number as usize & 15)
+            .copied()
+            .unwrap_or(Self::F16)
     }
 
     pub(crate) const fn is_integer(self) -> bool {
@@ -198,7 +200,11 @@ impl Code {
         // Each element of `wmma`'s .f16 operands is there at least twice, and 16 are in each lane.
         let halves = self.kind == Kind::Wmma && self.a == Element::F16;
         let operand = |rows, columns, element| {
-            if halves { 8 } else { part(rows, columns, element) }
+            if halves {
+                8
+            } else {
+                part(rows, columns, element)
+            }
         };
         [
             operand(self.m, self.k, self.a),
@@ -388,7 +394,11 @@ fn small_float(bits: u64, digits: u32, bias: i32, infinities: bool) -> f32 {
     let fraction = bits as u32 & ((1 << digits) - 1);
     let top = 0x7f >> digits;
     if infinities && exponent == top {
-        return if fraction == 0 { sign * f32::INFINITY } else { f32::NAN };
+        return if fraction == 0 {
+            sign * f32::INFINITY
+        } else {
+            f32::NAN
+        };
     }
     if !infinities && bits & 0x7f == 0x7f {
         return f32::NAN;
@@ -439,7 +449,8 @@ fn multiply(code: Code, lanes: &mut Lanes) {
     let elements = [code.a, code.b, code.c];
     let parts = [Part::A, Part::B, Part::Sum];
     let counts = [a_words, b_words, c_words];
-    let mut matrices: [Vec<u64>; 3] = sizes.map(|(rows, columns)| vec![0; (rows * columns) as usize]);
+    let mut matrices: [Vec<u64>; 3] =
+        sizes.map(|(rows, columns)| vec![0; (rows * columns) as usize]);
     for operand in 0..3 {
         let element = elements[operand];
         let count = counts[operand] * 32 / element.bits() as usize;
@@ -491,7 +502,10 @@ fn product(code: Code, a: &[u64], b: &[u64], c: &[u64]) -> Vec<u64> {
                 sum
             }
         };
-        return sums.into_iter().map(|sum| fit(sum).cast_unsigned() & 0xffff_ffff).collect();
+        return sums
+            .into_iter()
+            .map(|sum| fit(sum).cast_unsigned() & 0xffff_ffff)
+            .collect();
     }
     if code.a == Element::F64 {
         let fused = soft::Code {
@@ -647,7 +661,11 @@ pub(super) extern "C" fn move_fragment(
     let lane = unsafe { (*thread.cast::<super::context::ThreadHeader>()).index } as usize % 32;
     let element = fragment.element;
     // Small elements move as the words they fill.
-    let per_unit = if element.bits() < 8 { 32 / element.bits() } else { 1 };
+    let per_unit = if element.bits() < 8 {
+        32 / element.bits()
+    } else {
+        1
+    };
     let bytes = u64::from((element.bits() * per_unit / 8).max(1));
     let count = fragment.words as usize * 32 / (element.bits() * per_unit) as usize;
     for index in 0..count {
@@ -713,9 +731,15 @@ mod tests {
     #[test]
     fn small_floats_have_their_values() {
         let e4m3 = |bits| number(bits, Element::E4m3);
-        assert_eq!([e4m3(0x38), e4m3(0xb8), e4m3(0x7e), e4m3(1)], [1.0, -1.0, 448.0, 1.0 / 512.0]);
+        assert_eq!(
+            [e4m3(0x38), e4m3(0xb8), e4m3(0x7e), e4m3(1)],
+            [1.0, -1.0, 448.0, 1.0 / 512.0]
+        );
         assert!(e4m3(0x7f).is_nan());
         let e5m2 = |bits| number(bits, Element::E5m2);
-        assert_eq!([e5m2(0x3c), e5m2(0x7b), e5m2(0xfc)], [1.0, 57344.0, f64::NEG_INFINITY]);
+        assert_eq!(
+            [e5m2(0x3c), e5m2(0x7b), e5m2(0xfc)],
+            [1.0, 57344.0, f64::NEG_INFINITY]
+        );
     }
 }

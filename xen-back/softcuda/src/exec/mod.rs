@@ -2,14 +2,19 @@
 //! other between its barriers. A kernel's mistakes (addresses, barriers, traps) end its launch with a
 //! [`Fault`]; they must never end or hang the process, and no memory outside the launch's is touched.
 
+pub(crate) mod asynchronous;
+pub(crate) mod atomics;
 mod block;
 mod code;
 pub(crate) mod context;
 mod fault;
 pub(crate) mod helpers;
+pub(crate) mod matrix;
 mod pool;
 mod program;
+mod reach;
 pub(crate) mod runtime;
+pub(crate) mod sample;
 pub(crate) mod soft;
 pub mod texture;
 pub(crate) mod video;

@@ -1,9 +1,9 @@
 //! What addresses a thread may use, for helpers that reach memory themselves: the same answers that
 //! compiled code finds in line. A wrong yes here would let a kernel into the process's own memory.
 
+use super::GRANULE;
 use super::context::BlockContext;
 use super::helpers::in_ranges;
-use super::GRANULE;
 
 /// Whether all the bytes are in allocations of the launch's device memory or in one of its host ranges.
 pub(super) fn global(context: &BlockContext, address: u64, bytes: u64) -> bool {

@@ -117,9 +117,7 @@ impl View<'_> {
                 let address = base.wrapping_add(at);
                 reach::global(self.context, address, bytes).then_some(address)
             }
-            Storage::Array(memory) => {
-                (at + bytes <= memory.bytes()).then(|| memory.address() + at)
-            }
+            Storage::Array(memory) => (at + bytes <= memory.bytes()).then(|| memory.address() + at),
         }
     }
 
@@ -172,7 +170,9 @@ impl View<'_> {
         if self.is_float() {
             self.sampler.border.map(f32::to_bits)
         } else {
-            self.sampler.border.map(|value| (value as i32).cast_unsigned())
+            self.sampler
+                .border
+                .map(|value| (value as i32).cast_unsigned())
         }
     }
 
@@ -335,10 +335,14 @@ impl View<'_> {
             let first = self.object.levels.first();
             let sizes = first.map_or([1; 3], |level| [level.width, level.height, level.depth]);
             let length = |part: &[f32]| {
-                let scaled = part.iter().zip(sizes).take(self.axes()).map(|(&step, size)| {
-                    let size = if self.normalized() { size as f32 } else { 1.0 };
-                    (step * size) * (step * size)
-                });
+                let scaled = part
+                    .iter()
+                    .zip(sizes)
+                    .take(self.axes())
+                    .map(|(&step, size)| {
+                        let size = if self.normalized() { size as f32 } else { 1.0 };
+                        (step * size) * (step * size)
+                    });
                 scaled.sum::<f32>().sqrt()
             };
             let (x, y) = request.gradient.split_at(3);
@@ -346,12 +350,24 @@ impl View<'_> {
         } else {
             0.0
         };
-        let bias = if request.code & INTEGER != 0 { 0.0 } else { self.sampler.mip_bias };
+        let bias = if request.code & INTEGER != 0 {
+            0.0
+        } else {
+            self.sampler.mip_bias
+        };
         let [low, high] = self.sampler.mip_clamp;
         let level = level + bias;
-        let level = if high > low { level.max(low).min(high) } else { level };
+        let level = if high > low {
+            level.max(low).min(high)
+        } else {
+            level
+        };
         // A gradient of nothing has a level of minus infinity.
-        if level.is_nan() { 0.0 } else { level.max(0.0).min(levels - 1.0) }
+        if level.is_nan() {
+            0.0
+        } else {
+            level.max(0.0).min(levels - 1.0)
+        }
     }
 
     fn fetch(&self, request: &Request) -> Option<Colour> {
@@ -395,8 +411,7 @@ impl View<'_> {
             let component = (request.code >> COMPONENT_AT & 3) as usize;
             return self.gathered(first, coordinates, request.offset, slice, component);
         }
-        let sample =
-            |level: &Level| self.filtered(level, coordinates, request.offset, slice);
+        let sample = |level: &Level| self.filtered(level, coordinates, request.offset, slice);
         if self.sampler.mip_filter == Filter::Linear && self.is_float() {
             let fraction = ((detail - detail.floor()) * 256.0).round() / 256.0;
             let below = self.object.levels.get(detail as usize)?;
@@ -423,9 +438,17 @@ impl View<'_> {
 fn face([x, y, z]: [f32; 3]) -> (u32, f32, f32) {
     let (ax, ay, az) = (x.abs(), y.abs(), z.abs());
     let (face, s, t, major) = if ax >= ay && ax >= az {
-        if x >= 0.0 { (0, -z, -y, ax) } else { (1, z, -y, ax) }
+        if x >= 0.0 {
+            (0, -z, -y, ax)
+        } else {
+            (1, z, -y, ax)
+        }
     } else if ay >= az {
-        if y >= 0.0 { (2, x, z, ay) } else { (3, x, -z, ay) }
+        if y >= 0.0 {
+            (2, x, z, ay)
+        } else {
+            (3, x, -z, ay)
+        }
     } else if z >= 0.0 {
         (4, x, -y, az)
     } else {
@@ -472,7 +495,11 @@ unsafe fn reduce(address: u64, bytes: u64, code: u32, value: u64) {
             _ => value.cast_signed(),
         };
         let least = |first: bool| if first { old } else { value };
-        let below = if signed { wide(old) < wide(value) } else { old < value };
+        let below = if signed {
+            wide(old) < wide(value)
+        } else {
+            old < value
+        };
         match code >> 16 & 7 {
             0 => old.wrapping_add(value),
             1 => least(below),
@@ -503,7 +530,11 @@ fn read_texture(context: &BlockContext, request: &mut Request) -> Option<()> {
         Some(other) => &other.sampler,
         None => &object.sampler,
     };
-    let view = View { context, object, sampler };
+    let view = View {
+        context,
+        object,
+        sampler,
+    };
     let mut colour = view.fetch(request)?;
     if request.code & HALVES != 0 && view.is_float() {
         colour = colour.map(|bits| u32::from(f16::from_f32(f32::from_bits(bits)).to_bits()));
@@ -590,7 +621,11 @@ fn reach_surface(context: &BlockContext, request: &mut Request) -> Option<()> {
     // SAFETY: the launch keeps the objects that it began with.
     let objects = unsafe { &*context.textures };
     let object = objects.get(request.texture)?;
-    let view = View { context, object, sampler: &object.sampler };
+    let view = View {
+        context,
+        object,
+        sampler: &object.sampler,
+    };
     let level = object.levels.first()?;
     let code = request.code;
     let formatted = code & FORMATTED != 0;
@@ -602,8 +637,14 @@ fn reach_surface(context: &BlockContext, request: &mut Request) -> Option<()> {
     let row = u64::from(level.width) * texel;
     let last = row.checked_sub(bytes)?.cast_signed();
     let slices = object.slices(level);
-    let [x, y, z] = request.coordinates.map(|value| i64::from(value.cast_signed()));
-    let x = if formatted { x.saturating_mul(texel.cast_signed()) } else { x };
+    let [x, y, z] = request
+        .coordinates
+        .map(|value| i64::from(value.cast_signed()));
+    let x = if formatted {
+        x.saturating_mul(texel.cast_signed())
+    } else {
+        x
+    };
     let (y, slice) = match object.shape {
         Shape::D1 | Shape::Buffer => (0, 0),
         Shape::D1Layered => (0, i64::from(request.layer)),
@@ -613,7 +654,10 @@ fn reach_surface(context: &BlockContext, request: &mut Request) -> Option<()> {
     };
     let limits = [last, i64::from(level.height) - 1, i64::from(slices) - 1];
     let mut place = [x, y, slice];
-    let inside = place.iter().zip(limits).all(|(place, limit)| (0..=limit).contains(place));
+    let inside = place
+        .iter()
+        .zip(limits)
+        .all(|(place, limit)| (0..=limit).contains(place));
     if !inside {
         match outside {
             0 => return None,
@@ -645,7 +689,11 @@ fn reach_surface(context: &BlockContext, request: &mut Request) -> Option<()> {
         if asked != size || bytes < size || !address.is_multiple_of(size) {
             return None;
         }
-        let value = if size == 4 { value & 0xffff_ffff } else { value };
+        let value = if size == 4 {
+            value & 0xffff_ffff
+        } else {
+            value
+        };
         // SAFETY: the bytes are the object's, aligned.
         unsafe { reduce(address, size, code, value) };
         return Some(());
@@ -669,7 +717,11 @@ fn reach_surface(context: &BlockContext, request: &mut Request) -> Option<()> {
                 }
                 (false, true) => {
                     let plain = Sampler::default();
-                    let view = View { context, object, sampler: &plain };
+                    let view = View {
+                        context,
+                        object,
+                        sampler: &plain,
+                    };
                     result[index & 3] = view.channel(load(at, element) as u32, index);
                 }
                 (false, false) => {

@@ -101,7 +101,7 @@ pub struct Sampler {
     pub mip_filter: Filter,
     /// Added to the level asked for.
     pub mip_bias: f32,
-    /// Lowest and highest level that is used.
+    /// Lowest and highest level that is used; [0, 0] is no limit.
     pub mip_clamp: [f32; 2],
     /// Integers of 8 and 16 bits are read as fractions of their maximum.
     pub normalized_values: bool,

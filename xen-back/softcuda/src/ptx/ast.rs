@@ -412,8 +412,11 @@ pub struct Variable {
     pub linkage: Linkage,
     /// `.attribute(.managed)`
     pub managed: bool,
+<<<<<<< HEAD
     /// Of an opaque type: eight bytes that hold the handle of an object.
     pub opaque: Option<Opaque>,
+=======
+>>>>>>> 3e977a8 (softcuda: matrix instructions, textures and surfaces, asynchronous copies, every atomic)
     /// The leading bytes that the initialiser gives.
     pub image: Vec<u8>,
     /// Words of `image` that are addresses.
@@ -431,4 +434,13 @@ pub struct Module<'a> {
     pub variables: Vec<Variable>,
     /// Kernels and functions.
     pub functions: Vec<Function<'a>>,
+}
+
+impl Module<'_> {
+    /// Whether a variable holds the handle of a texture, surface or sampler.
+    pub fn is_opaque(&self, variable: u32) -> bool {
+        self.variables
+            .get(variable as usize)
+            .is_some_and(|variable| variable.opaque.is_some())
+    }
 }

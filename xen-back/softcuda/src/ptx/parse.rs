@@ -195,6 +195,18 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// The bank number of `.const[2]`: all banks are one memory.
+    fn skip_bank(&mut self) {
+        if let (Token::Mark(b'['), Token::Int(_), Token::Mark(b']'), Token::Dot(_)) = (
+            self.peek(),
+            self.peek_at(1),
+            self.peek_at(2),
+            self.peek_at(3),
+        ) {
+            self.at += 3;
+        }
+    }
+
     fn skip_braces(&mut self) -> Result<(), PtxError> {
         let mut depth = 0_usize;
         loop {
@@ -1006,6 +1018,9 @@ impl<'a> Parser<'a> {
         while let Token::Dot(word) = self.peek() {
             modifiers.push(word);
             self.advance();
+            if word == "const" {
+                self.skip_bank();
+            }
         }
         let mut operands = Vec::new();
         if !self.accept(b';') {
