@@ -60,7 +60,7 @@ fn errors_carry_the_line() {
         error(&module(".entry k() { ret; }\n.entry k() { ret; }\n")),
         (Invalid, 5)
     );
-    assert_eq!(error(&module("\n.global .texref t;\n")), (Unsupported, 5));
+    assert_eq!(error(&module("\n.global .f128 t;\n")), (Unsupported, 5));
     assert_eq!(
         error(&module("\n\n.extern .global .u32 elsewhere;\n")),
         (Unsupported, 6)
@@ -96,6 +96,23 @@ fn errors_carry_the_line() {
         ),
         (
             "wmma.load.a.sync.aligned.row.m16n16k16.global.f16 {%r0}, [%y0], %r1;",
+            (Invalid, 6),
+        ),
+        (
+            "wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16 {%f0}, %y0, %y0, 1, 1, 1, 0, 0;",
+            (Unsupported, 6),
+        ),
+        ("tcgen05.wait::ld.sync.aligned;", (Unsupported, 6)),
+        (
+            "cp.async.bulk.tensor.1d.shared::cta.global.tile.mbarrier::complete_tx::bytes [%y0], [%y0, {%r0}], [%y0];",
+            (Unsupported, 6),
+        ),
+        (
+            "st.async.shared::cluster.mbarrier::complete_tx::bytes.u32 [%y0], %r0, [%y0];",
+            (Unsupported, 6),
+        ),
+        (
+            "red.async.relaxed.cluster.global.mbarrier::complete_tx::bytes.add.u32 [%y0], %r0, [%y0];",
             (Unsupported, 6),
         ),
         ("ld.param.u64 %y0, [a];", (Invalid, 6)),
@@ -109,7 +126,7 @@ fn errors_carry_the_line() {
         ("bar.sync 16;", (Invalid, 6)),
         ("call nothing;", (Invalid, 6)),
         (
-            "tex.2d.v4.f32.f32 {%f0, %f1, %f2, %f3}, [%y0, {%f0, %f1}];",
+            "tex.2dms.v4.f32.s32 {%f0, %f1, %f2, %f3}, [%y0, {%r0, %r1, %r2, %r2}];",
             (Unsupported, 6),
         ),
         ("mov.u32 %r0, \"text\";", (Invalid, 6)),

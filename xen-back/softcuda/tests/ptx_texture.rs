@@ -22,13 +22,8 @@ fn launch(
     table: &TextureTable,
 ) -> Result<(), Fault> {
     program.launch(&Launch {
-        kernel: 0,
-        grid: [1; 3],
-        block: [threads, 1, 1],
-        dynamic_shared: 0,
-        params: args.bytes(),
-        memory: device.view(),
         textures: Some(table),
+        ..Launch::new(0, [1; 3], [threads, 1, 1], args.bytes(), device.view())
     })
 }
 

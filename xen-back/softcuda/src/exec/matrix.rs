@@ -515,6 +515,8 @@ fn product(code: Code, a: &[u64], b: &[u64], c: &[u64]) -> Vec<u64> {
             rounding: code.rounding,
             ftz: false,
             sat: false,
+            finite: false,
+            relu: false,
         };
         let mut sums = c.to_vec();
         for (sums, a) in sums.chunks_exact_mut(n).zip(a.chunks_exact(k)) {

@@ -465,8 +465,12 @@ mod tests {
             Err(TextureError::Extent(..))
         ));
         assert_eq!(
+            change(&|d| d.levels[0].offset = 4),
+            Err(TextureError::Storage(132))
+        );
+        assert_eq!(
             change(&|d| d.levels[0].offset = 1),
-            Err(TextureError::Storage(129))
+            Err(TextureError::Alignment(4))
         );
         assert!(change(&|d| d.levels[0].row_pitch = u64::MAX - 3).is_err());
         assert!(change(&|d| d.storage = Storage::Device(u64::MAX - 7)).is_err());
