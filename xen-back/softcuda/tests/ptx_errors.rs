@@ -62,7 +62,9 @@ fn errors_carry_the_line() {
     );
     assert_eq!(error(&module("\n.global .f128 t;\n")), (Unsupported, 5));
     assert_eq!(
-        error(&module("\n\n.extern .global .u32 elsewhere;\n")),
+        error(&module(
+            "\n\n.extern .global .u32 elsewhere;\n.entry k() { .reg .b32 %r;\nld.global.u32 %r, [elsewhere]; }"
+        )),
         (Unsupported, 6)
     );
     for (body, want) in [

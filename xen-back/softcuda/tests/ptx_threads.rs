@@ -467,7 +467,7 @@ fn variables_constants_and_generic_addresses() {
          st.u32 [%y6], %t; cvta.to.shared.u64 %y7, %y6; sub.u64 %y8, %y7, %y4; setp.ne.u64 %p0, %y8, %y5; @%p0 mov.u32 %d, 0;
          bar.sync 0; xor.b32 %r3, %t, 1; shl.b32 %r3, %r3, 2; cvt.u64.u32 %y9, %r3; add.u64 %y9, %y9, %y5; ld.shared.u32 %r4, [%y9];
          mad.lo.u32 %d, %r4, 1000000, %d;
-         isspacep.shared %p1, %y6; isspacep.local %p2, %y6; isspacep.global %p3, %y2; isspacep.local %p4, %y3;
+         isspacep.shared %p1, %y6; isspacep.local %p2, %y6; isspacep.const %p3, %y2; isspacep.local %p4, %y3;
          and.pred %p1, %p1, %p3; and.pred %p1, %p1, %p4; not.pred %p2, %p2; and.pred %p1, %p1, %p2; @!%p1 mov.u32 %d, 1;",
         1,
         6,

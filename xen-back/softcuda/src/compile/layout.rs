@@ -424,25 +424,14 @@ impl<'a> Layout<'a> {
                     *end = at + bytes;
                     frame.saved[index] = Some(at);
                 }
-<<<<<<< HEAD
             }
         };
         keep(&mut frame, &mut end, false);
-=======
-                Passage::None if at_yields.contains(Reg(index as u32)) => {
-                    let at = align_up(end, bytes);
-                    end = at + bytes;
-                    Some(at)
-                }
-                _ => None,
-            });
-        }
         if body.code.iter().any(analysis::is_matrix) {
             let at = align_up(end, 8);
             frame.fragments = Some(at);
             end = at + 4 * LANE_WORDS as u32;
         }
->>>>>>> 3e977a8 (softcuda: matrix instructions, textures and surfaces, asynchronous copies, every atomic)
         for local in &body.locals {
             if local.align > FRAME_ALIGN {
                 return Err(PtxError::unsupported(

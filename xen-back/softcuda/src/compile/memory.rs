@@ -34,11 +34,7 @@ pub(super) struct Order {
     pub(super) read_only: bool,
 }
 
-<<<<<<< HEAD
-pub(super) const SPACES: [(&str, Space); 8] = [
-=======
 pub(super) const SPACES: [(&str, Space); 9] = [
->>>>>>> 3e977a8 (softcuda: matrix instructions, textures and surfaces, asynchronous copies, every atomic)
     ("global", Space::Global),
     ("const", Space::Const),
     ("shared", Space::Shared),
@@ -63,9 +59,6 @@ pub(super) fn take_hints(form: &Form<'_, '_>) {
     }
 }
 
-<<<<<<< HEAD
-pub(super) fn take_order(form: &Form<'_, '_>) -> Order {
-=======
 /// Takes what orders an operation among other threads': a block's run on one host thread, and what
 /// reaches other blocks is sequentially consistent.
 pub(super) fn take_scopes(form: &Form<'_, '_>) {
@@ -89,8 +82,7 @@ fn without_policy<'o>(form: &Form<'o, '_>) -> &'o [Operand] {
     }
 }
 
-fn take_order(form: &Form<'_, '_>) -> Order {
->>>>>>> 3e977a8 (softcuda: matrix instructions, textures and surfaces, asynchronous copies, every atomic)
+pub(super) fn take_order(form: &Form<'_, '_>) -> Order {
     let mut strong = false;
     for word in ["volatile", "relaxed", "acquire", "release", "mmio"] {
         strong |= form.take(word);
@@ -1059,13 +1051,8 @@ impl Lower<'_, '_, '_> {
     }
 }
 
-<<<<<<< HEAD
 pub(super) fn check_type(form: &Form<'_, '_>, ty: Type, vector: u32) -> Result<(), PtxError> {
-    if ty == Type::Pred || ty == Type::B128 || ty.bytes() * vector > 32 {
-=======
-fn check_type(form: &Form<'_, '_>, ty: Type, vector: u32) -> Result<(), PtxError> {
     if ty == Type::Pred || ty.bytes() * vector > 32 {
->>>>>>> 3e977a8 (softcuda: matrix instructions, textures and surfaces, asynchronous copies, every atomic)
         return Err(form.unsupported("this type or vector"));
     }
     Ok(())

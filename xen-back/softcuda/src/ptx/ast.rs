@@ -412,11 +412,8 @@ pub struct Variable {
     pub linkage: Linkage,
     /// `.attribute(.managed)`
     pub managed: bool,
-<<<<<<< HEAD
     /// Of an opaque type: eight bytes that hold the handle of an object.
     pub opaque: Option<Opaque>,
-=======
->>>>>>> 3e977a8 (softcuda: matrix instructions, textures and surfaces, asynchronous copies, every atomic)
     /// The leading bytes that the initialiser gives.
     pub image: Vec<u8>,
     /// Words of `image` that are addresses.

@@ -146,7 +146,7 @@ fn space_of(instruction: &Instruction<'_>) -> Space {
     let named = instruction.modifiers.iter().find_map(|word| match *word {
         "global" => Some(Space::Global),
         "const" => Some(Space::Const),
-        "shared" | "shared::cta" => Some(Space::Shared),
+        "shared" | "shared::cta" | "shared::cluster" => Some(Space::Shared),
         "local" => Some(Space::Local),
         "param" | "param::entry" | "param::func" => Some(Space::Param),
         _ => None,
