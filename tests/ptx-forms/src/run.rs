@@ -291,6 +291,7 @@ fn launch_one(
             dynamic_shared: 0,
             params: &params,
             memory: device.view(),
+            textures: None,
         })
         .map_err(|fault: Fault| fault.to_string())?;
     Ok(device.download(output, kernel.output))

@@ -306,7 +306,7 @@ fn tensor_float(table: &mut Table) {
             word => Rounding::To(rounding(word)),
         };
         let (relu, finite) = (words[1] == "relu", words[2] == "satfinite");
-        let name = named("cvt", &[words[0], words[1], words[2], "tf32", "f32"]);
+        let name = named("cvt", &[words[0], words[2], words[1], "tf32", "f32"]);
         // The lower 13 bits are not said to be anything.
         let judge = move |x: &[u128], got: &[u128]| {
             let format = Format::F32;
