@@ -284,15 +284,13 @@ fn launch_one(
     params.extend_from_slice(&kernel.count.to_le_bytes());
     params.resize(params.len().next_multiple_of(8), 0);
     program
-        .launch(&Launch {
-            kernel: place,
-            grid: [kernel.blocks, 1, 1],
-            block: [kernel.threads, 1, 1],
-            dynamic_shared: 0,
-            params: &params,
-            memory: device.view(),
-            textures: None,
-        })
+        .launch(&Launch::new(
+            place,
+            [kernel.blocks, 1, 1],
+            [kernel.threads, 1, 1],
+            &params,
+            device.view(),
+        ))
         .map_err(|fault: Fault| fault.to_string())?;
     Ok(device.download(output, kernel.output))
 }

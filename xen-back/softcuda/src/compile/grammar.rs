@@ -124,7 +124,7 @@ const FORMS: &[(&str, &[&str])] = &[
         &[
             "CMP BOOL? ftz? u32|s32|f32 ANY",
             "CMP BOOL? ftz? f16 ANY|f16",
-            "CMP BOOL? bf16 ANY|bf16",
+            "CMP BOOL? bf16 ANY|f16|bf16",
             "CMP BOOL? ftz? u16|s16|u32|s32 f16",
             "CMP BOOL? u16|s16|u32|s32 bf16",
             "CMP BOOL? ftz? f16x2|u32|s32 f16x2",
