@@ -65,7 +65,7 @@ fn errors_carry_the_line() {
         error(&module(
             "\n\n.extern .global .u32 elsewhere;\n.entry k() { .reg .b32 %r;\nld.global.u32 %r, [elsewhere]; }"
         )),
-        (Unsupported, 6)
+        (Invalid, 8)
     );
     for (body, want) in [
         ("add.s32 %r0, %r1", (Invalid, 7)),
@@ -137,7 +137,7 @@ fn errors_carry_the_line() {
         assert_eq!(body_error(body), want, "{body}");
     }
     let undefined = ".extern .func (.param .b32 r) vprintf(.param .b64 a);\n.entry k() {\n.param .b32 r; .param .b64 a;\ncall (r), vprintf, (a);\n}";
-    assert_eq!(error(&module(undefined)), (Unsupported, 7));
+    assert_eq!(error(&module(undefined)), (Invalid, 7));
     assert!(
         Program::compile(&module(undefined))
             .unwrap_err()

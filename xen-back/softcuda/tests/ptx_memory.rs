@@ -342,3 +342,93 @@ fn copies_are_checked() {
         Err(Fault::MisalignedAddress { .. })
     ));
 }
+
+#[test]
+fn stacks_are_given_back_and_end() {
+    let function = ".func (.param .b32 sum) f(.param .b32 n) {
+        .reg .b32 %r<8>; .reg .b64 %d<4>; .reg .pred %p; .param .b32 q; .param .b32 s;
+        ld.param.u32 %r0, [n]; mul.wide.u32 %d0, %r0, 4; add.u64 %d0, %d0, 4; alloca.u64 %d1, %d0, 16;
+        and.b64 %d2, %d1, 15; cvt.u32.u64 %r5, %d2;
+        mul.wide.u32 %d2, %r0, 4; add.u64 %d2, %d1, %d2; st.local.u32 [%d2], %r0;
+        mov.u32 %r1, 0; setp.eq.u32 %p, %r0, 0; @%p bra done;
+        sub.u32 %r2, %r0, 1; st.param.b32 [q], %r2; call (s), f, (q); ld.param.b32 %r1, [s];
+        done: ld.local.u32 %r3, [%d2]; add.u32 %r1, %r1, %r3; add.u32 %r1, %r1, %r5; st.param.b32 [sum], %r1; ret; }";
+    // 10 deep, a thousand times over: far more than the stack has, did functions keep it.
+    let body = "mov.u32 %r0, 0; mov.u32 %r9, 0; stacksave.u64 %d0;
+        again: { .param .b32 a; .param .b32 b; st.param.b32 [a], 10; call (b), f, (a); ld.param.b32 %r1, [b]; }
+        add.u32 %r9, %r9, %r1; alloca.u64 %d1, 4000; st.local.u32 [%d1+3996], %r9; ld.local.u32 %r9, [%d1+3996];
+        stackrestore.u64 %d0; add.u32 %r0, %r0, 1; setp.lt.u32 %p0, %r0, 1000; @%p0 bra again;
+        st.global.u32 [%to], %r9;";
+    assert_eq!(run(function, body, 3, &[0], 1), [55_000; 3]);
+    for size in [
+        "16384",
+        "-8",
+        "8000; alloca.u64 %d, 8000; alloca.u64 %d, 400",
+    ] {
+        let text = format!(".visible .entry k() {{ .reg .b64 %d; alloca.u64 %d, {size}; ret; }}");
+        let device = Device::new(1 << 16);
+        let result = device.launch(&compile(&text), "k", 1, 1, &Args::new());
+        assert!(matches!(result, Err(Fault::StackOverflow(_))), "{size}");
+    }
+}
+
+#[test]
+fn addresses_of_a_functions_parameters() {
+    let function = ".func (.param .b32 sum) f(.param .align 8 .b8 pair[16], .param .b32 which) {
+        .reg .b32 %r<4>; .reg .b64 %d<4>;
+        ld.param.u32 %r0, [which]; mul.wide.u32 %d0, %r0, 8; mov.b64 %d1, pair; add.u64 %d1, %d1, %d0;
+        ld.param.u32 %r1, [%d1]; cvta.local.u64 %d2, %d1; ld.u32 %r2, [%d2+4]; add.u32 %r1, %r1, %r2;
+        st.param.b32 [sum], %r1; ret; }";
+    let body = "and.b32 %r0, %t, 1; { .param .align 8 .b8 p[16]; .param .b32 w; .param .b32 s;
+        st.param.v2.b32 [p], {100, 1}; st.param.b32 [p+8], 200; st.param.b32 [p+12], 2; st.param.b32 [w], %r0;
+        call (s), f, (p, w); ld.param.b32 %r1, [s]; } st.global.u32 [%to], %r1;";
+    assert_eq!(run(function, body, 4, &[0], 1), [101, 202, 101, 202]);
+}
+
+#[test]
+fn warps_reduce_and_elect() {
+    // Lane values: floats with a NaN in lane 5 and both zeros.
+    let input: Vec<u64> = (0..32_u32)
+        .map(|lane| {
+            u64::from(match lane {
+                5 => f32::NAN.to_bits(),
+                6 => (-0.0_f32).to_bits(),
+                7 => 0,
+                lane => (lane as f32 - 12.0).to_bits(),
+            })
+        })
+        .collect();
+    let got = run(
+        "",
+        "mul.wide.u32 %d0, %t, 8; add.u64 %d0, %in, %d0; ld.global.f32 %f0, [%d0];
+         redux.sync.min.f32 %f1, %f0, -1; redux.sync.max.abs.f32 %f2, %f0, -1; redux.sync.max.NaN.f32 %f3, %f0, -1;
+         st.global.f32 [%to], %f1; st.global.f32 [%to+4], %f2; st.global.f32 [%to+8], %f3;
+         mov.u32 %r0, 0xc0; shr.u32 %r1, %r0, %t; and.b32 %r1, %r1, 1; setp.eq.u32 %p0, %r1, 1;
+         mov.f32 %f4, %f0; @%p0 redux.sync.min.f32 %f4, %f0, 0xc0; st.global.f32 [%to+12], %f4;
+         @%p0 redux.sync.max.f32 %f4, %f0, 0xc0; st.global.f32 [%to+16], %f4;
+         mov.u32 %r2, 99; elect.sync %r2|%p1, -1; selp.u32 %r3, 1, 0, %p1;
+         st.global.u32 [%to+20], %r2; st.global.u32 [%to+24], %r3;
+         activemask.b32 %r4; st.global.u32 [%to+28], %r4;",
+        32,
+        &input,
+        8,
+    );
+    for (lane, words) in got.chunks(8).enumerate() {
+        let singles: Vec<f32> = words.iter().map(|&word| f32::from_bits(word)).collect();
+        assert_eq!(singles[..2], [-12.0, 19.0]);
+        assert_eq!(words[2], 0x7fff_ffff);
+        if lane == 6 || lane == 7 {
+            assert_eq!(words[3..5], [0x8000_0000, 0]);
+        }
+        assert_eq!(words[5..8], [0, u32::from(lane == 0), u32::MAX]);
+    }
+}
+
+#[test]
+fn a_clusters_barrier_is_the_blocks() {
+    let body = ".shared .u32 sum; setp.eq.u32 %p0, %t, 0; @%p0 st.shared.u32 [sum], 0;
+        barrier.cluster.arrive.aligned; barrier.cluster.wait.aligned;
+        red.shared::cluster.add.u32 [sum], %t; barrier.cluster.arrive.relaxed; barrier.cluster.wait.acquire;
+        ld.shared.u32 %r0, [sum]; st.global.u32 [%to], %r0;";
+    assert_eq!(run("", body, 96, &[0], 1), [95 * 96 / 2; 96]);
+}

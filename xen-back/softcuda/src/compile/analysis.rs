@@ -56,7 +56,8 @@ fn has_destination(instruction: &Instruction<'_>) -> bool {
     match instruction.opcode {
         "st" | "red" | "bra" | "brx" | "ret" | "exit" | "trap" | "brkpt" | "membar" | "fence"
         | "prefetch" | "prefetchu" | "discard" | "applypriority" | "nanosleep" | "pmevent"
-        | "sust" | "sured" | "cp" | "stmatrix" | "setmaxnreg" | "griddepcontrol" => false,
+        | "sust" | "sured" | "cp" | "stmatrix" | "setmaxnreg" | "griddepcontrol"
+        | "stackrestore" => false,
         "wmma" => !instruction.modifiers.contains(&"store"),
         "bar" | "barrier" => instruction.modifiers.contains(&"red"),
         "call" => matches!(

@@ -23,6 +23,8 @@ pub(super) const SITE_AT: i32 = 4;
 pub(crate) const FRAME_ALIGN: u32 = 64;
 /// Bytes of frames that a thread of a module with recursion may use beyond its kernel's.
 const DEEP_STACK: u32 = 128 * 1024;
+/// Bytes of each thread's stack in a module that uses `alloca`.
+pub(super) const STACK_BYTES: u32 = 16 * 1024;
 /// Branches times registers of a function that are still analysed: 128 MiB of sets.
 const MAX_LIVENESS_BITS: usize = 1 << 30;
 /// Sites of one function; numbers of neighbouring functions do not meet.
@@ -65,6 +67,8 @@ pub(super) struct FrameLayout {
     pub local_bytes: u32,
     /// Where lanes hand over the words of matrix instructions.
     pub fragments: Option<u32>,
+    /// Where a function that uses `alloca` keeps what its caller had allocated.
+    pub stack: Option<u32>,
     /// Bytes of the frame.
     pub bytes: u32,
 }
@@ -111,6 +115,9 @@ pub(super) struct Layout<'a> {
     pub kernels: Vec<Option<KernelLayout>>,
     /// Some call chain has no bound known here: stacks are checked.
     pub deep: bool,
+    /// Some function uses `alloca`: threads have a stack at the end of their frames, whose last word says
+    /// how far it is used.
+    pub allocates: bool,
     /// Per function, whether the only waiting is at `bar.sync 0` of all threads.
     pub simple_waits: Vec<bool>,
     /// How the module is compiled.
@@ -133,6 +140,11 @@ impl<'a> Layout<'a> {
             functions: module.functions.iter().map(mentions).collect(),
             kernels: Vec::new(),
             deep: false,
+            allocates: module
+                .functions
+                .iter()
+                .filter_map(|function| function.body.as_ref())
+                .any(allocates),
             simple_waits: Vec::new(),
             options,
             has_fma,
@@ -427,6 +439,11 @@ impl<'a> Layout<'a> {
             }
         };
         keep(&mut frame, &mut end, false);
+        if !function.is_kernel && allocates(body) {
+            let at = align_up(end, 8);
+            frame.stack = Some(at);
+            end = at + 8;
+        }
         if body.code.iter().any(analysis::is_matrix) {
             let at = align_up(end, 8);
             frame.fragments = Some(at);
@@ -566,6 +583,11 @@ impl<'a> Layout<'a> {
             below[index]
         };
         layout.local_bytes = local;
+        let bytes = if self.allocates {
+            align_up(bytes, FRAME_ALIGN).saturating_add(STACK_BYTES)
+        } else {
+            bytes
+        };
         // An odd number of cache lines: frames of neighbours do not fall on the same lines of a cache.
         let lines = bytes.div_ceil(FRAME_ALIGN);
         layout.thread_bytes = if lines > 4 {
@@ -644,6 +666,13 @@ impl<'a> Layout<'a> {
     pub(super) fn site_base(&self, function: usize) -> u32 {
         (function as u32).wrapping_mul(SITES_PER_FUNCTION)
     }
+}
+
+/// Whether a function uses the stack that `alloca` allocates from.
+fn allocates(body: &Body<'_>) -> bool {
+    body.code
+        .iter()
+        .any(|instruction| matches!(instruction.opcode, "alloca" | "stacksave" | "stackrestore"))
 }
 
 /// The function that a call names.

@@ -312,6 +312,7 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
             let need = i64::from(self.frame_layout.bytes);
             self.check_stack(need, self.function.line);
         }
+        self.begin_stack();
         let shared = |reg: Reg| self.pauses.passage[reg.0 as usize] == Passage::Shared;
         let undefined = self
             .pauses
@@ -377,6 +378,7 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
             }
             None => {
                 self.b.switch_to_block(self.leave);
+                self.restore_stack();
                 verdict(self, DONE);
                 self.b.switch_to_block(self.exit);
                 verdict(self, EXIT);
@@ -543,6 +545,8 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
             "txq" | "suq" => self.query(&form)?,
             "istypep" => self.is_type(&form)?,
             "suld" | "sust" | "sured" => self.surface(&form)?,
+            "alloca" => self.allocate(&form)?,
+            "stacksave" | "stackrestore" => self.move_stack(&form)?,
             "griddepcontrol" | "setmaxnreg" => self.hint(&form)?,
             "mov" => self.mov(&form)?,
             "cvt" => self.convert(&form)?,
@@ -719,7 +723,16 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         let limit = self.b.ins().iadd(self.thread, limit);
         let need = self.imm(types::I64, bytes);
         let end = self.b.ins().iadd(self.frame, need);
-        let over = self.b.ins().icmp(IntCC::UnsignedGreaterThan, end, limit);
+        let end_of_frames = if self.layout.allocates {
+            let stack = self.imm(types::I64, i64::from(super::layout::STACK_BYTES));
+            self.b.ins().isub(limit, stack)
+        } else {
+            limit
+        };
+        let over = self
+            .b
+            .ins()
+            .icmp(IntCC::UnsignedGreaterThan, end, end_of_frames);
         let site = self.site(line, SiteKind::Stack);
         self.fault_if(over, end, site);
     }

@@ -288,9 +288,9 @@ impl Lower<'_, '_, '_> {
                 code.and = form.take("and");
                 form.take("xor");
                 code.rounding = form.rounding().unwrap_or(Rounding::Nearest);
-                match elements(form).as_slice() {
-                    &[d, a, b, c] => (code.d, code.a, code.b, code.c) = (d, a, b, c),
-                    &[d, c] if wmma => (code.d, code.c) = (d, c),
+                match *elements(form).as_slice() {
+                    [d, a, b, c] => (code.d, code.a, code.b, code.c) = (d, a, b, c),
+                    [d, c] if wmma => (code.d, code.c) = (d, c),
                     _ => return Err(form.invalid("the types of D, A, B and C are needed")),
                 }
                 let known: &[Element] = if wmma {

@@ -10,6 +10,7 @@ use cranelift_codegen::ir::{
 };
 
 use super::form::Form;
+use super::layout::{FRAME_ALIGN, STACK_BYTES};
 use super::lower::{Hoisted, Lower, clif, int_of};
 use crate::exec::atomics;
 use crate::exec::context::{BlockContext, SiteKind};
@@ -954,6 +955,110 @@ impl Lower<'_, '_, '_> {
             }
             _ => Err(form.invalid("the operands do not fit")),
         }
+    }
+
+    /// The word that says how far the thread's stack is used, as an offset from its first byte.
+    fn stack_word(&mut self) -> (Value, Value) {
+        let bytes = self.context_field(types::I64, offset_of!(BlockContext, thread_bytes));
+        let word = self.imm(types::I64, 8);
+        let limit = self.b.ins().isub(bytes, word);
+        (self.b.ins().iadd(self.thread, limit), limit)
+    }
+
+    /// Where a thread or function begins: a kernel's stack is empty, a function's is its caller's.
+    pub(super) fn begin_stack(&mut self) {
+        let flags = self.private_flags();
+        if self.function.is_kernel && self.layout.allocates {
+            let (word, limit) = self.stack_word();
+            let bytes = self.imm(types::I64, i64::from(STACK_BYTES) - 8);
+            let start = self.b.ins().isub(limit, bytes);
+            self.b.ins().store(flags, start, word, 0);
+        } else if let Some(kept) = self.frame_layout.stack {
+            let (word, _) = self.stack_word();
+            let used = self.b.ins().load(types::I64, flags, word, 0);
+            let frame = self.frame;
+            self.b.ins().store(flags, used, frame, kept as i32);
+        }
+    }
+
+    /// Gives back what a function allocated.
+    pub(super) fn restore_stack(&mut self) {
+        if let Some(kept) = self.frame_layout.stack {
+            let (flags, frame) = (self.private_flags(), self.frame);
+            let (word, _) = self.stack_word();
+            let used = self.b.ins().load(types::I64, flags, frame, kept as i32);
+            self.b.ins().store(flags, used, word, 0);
+        }
+    }
+
+    /// `alloca`
+    pub(super) fn allocate(&mut self, form: &Form<'_, '_>) -> Result<(), PtxError> {
+        let ty = form.ty()?;
+        form.finish()?;
+        let (to, size, align) = match form.instruction.operands.as_slice() {
+            [to, size] => (to, size, 8),
+            [to, size, Operand::Int(align)] => (to, size, *align),
+            _ => return Err(form.invalid("a destination and a size are needed")),
+        };
+        let aligned =
+            u32::try_from(align).is_ok_and(|align| align.is_power_of_two() && align <= FRAME_ALIGN);
+        if !aligned || !matches!(ty, Type::U32 | Type::U64) {
+            return Err(form.unsupported("this alignment or type"));
+        }
+        let size = self.read(size, ty)?;
+        let size = if ty == Type::U32 {
+            self.b.ins().uextend(types::I64, size)
+        } else {
+            size
+        };
+        let (flags, (word, limit)) = (self.private_flags(), self.stack_word());
+        let used = self.b.ins().load(types::I64, flags, word, 0);
+        let up = self.imm(types::I64, align - 1);
+        let start = self.b.ins().iadd(used, up);
+        let mask = self.imm(types::I64, -align);
+        let start = self.b.ins().band(start, mask);
+        let left = self.b.ins().isub(limit, start);
+        let beyond = self.b.ins().icmp(IntCC::UnsignedGreaterThan, start, limit);
+        let over = self.b.ins().icmp(IntCC::UnsignedGreaterThan, size, left);
+        let over = self.b.ins().bor(beyond, over);
+        let site = self.site(form.instruction.line, SiteKind::Stack);
+        self.fault_if(over, start, site);
+        let end = self.b.ins().iadd(start, size);
+        self.b.ins().store(flags, end, word, 0);
+        let start = self.narrowed(start, ty);
+        self.write(to, ty, start)
+    }
+
+    fn narrowed(&mut self, value: Value, ty: Type) -> Value {
+        match ty.bytes() {
+            4 => self.b.ins().ireduce(types::I32, value),
+            _ => value,
+        }
+    }
+
+    /// `stacksave` and `stackrestore`.
+    pub(super) fn move_stack(&mut self, form: &Form<'_, '_>) -> Result<(), PtxError> {
+        let ty = form.ty()?;
+        form.finish()?;
+        let [operand] = form.instruction.operands.as_slice() else {
+            return Err(form.invalid("one register is needed"));
+        };
+        if !matches!(ty, Type::U32 | Type::U64) {
+            return Err(form.unsupported("this type"));
+        }
+        let (flags, (word, _)) = (self.private_flags(), self.stack_word());
+        if form.instruction.opcode == "stacksave" {
+            let used = self.b.ins().load(types::I64, flags, word, 0);
+            let used = self.narrowed(used, ty);
+            return self.write(operand, ty, used);
+        }
+        let used = self.read(operand, ty)?;
+        let used = match ty {
+            Type::U32 => self.b.ins().uextend(types::I64, used),
+            _ => used,
+        };
+        self.b.ins().store(flags, used, word, 0);
+        Ok(())
     }
 
     /// Where a space begins among generic addresses, and its bytes; device memory is where it is.

@@ -316,7 +316,7 @@ fn gangs_of(
     let (Some(body), true) = (&function.body, function.is_kernel && target.has_vectors) else {
         return Ok(None);
     };
-    if layout.yields(index) {
+    if layout.yields(index) || layout.allocates {
         return Ok(None);
     }
     let known = &layout.functions[index];

@@ -205,7 +205,7 @@ impl Lower<'_, '_, '_> {
             if result == Type::F16x2 {
                 let high = self.imm(types::I32, 16);
                 let high = self.b.ins().ishl(words[(2 * index + 1) & 3], high);
-                let pair = self.b.ins().bor(words[2 * index & 3], high);
+                let pair = self.b.ins().bor(words[(2 * index) & 3], high);
                 self.write(part, Type::B32, pair)?;
             } else if result == Type::F16 {
                 let half = self.b.ins().ireduce(types::I16, words[index]);

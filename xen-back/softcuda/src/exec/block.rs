@@ -60,7 +60,8 @@ impl Frames {
     fn words(&self, thread: u32, offset: u32) -> Option<*mut [u32; LANE_WORDS]> {
         let bytes = size_of::<[u32; LANE_WORDS]>();
         let offset = offset as usize;
-        let good = thread < self.threads && offset % 4 == 0 && offset + bytes <= self.stride;
+        let good =
+            thread < self.threads && offset.is_multiple_of(4) && offset + bytes <= self.stride;
         good.then(|| self.at(thread).wrapping_add(offset).cast())
     }
 

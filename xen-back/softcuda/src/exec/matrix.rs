@@ -246,27 +246,29 @@ const fn half_place(row: usize, column: usize) -> (usize, u32) {
     (row * 4 + column / 2, column as u32 % 2 * 16)
 }
 
+/// The rows in memory: per row its address, its matrix, and its number in it.
+fn rows(code: Code, lanes: &Lanes) -> impl Iterator<Item = (u64, usize, usize)> {
+    let (group, addresses) = (lanes.group, lanes.address);
+    (0..code.m.min(4) as usize * 8)
+        .map(move |giver| (addresses[giver], giver))
+        .filter(move |&(address, giver)| address != 0 && group >> giver & 1 == 1)
+        .map(|(address, giver)| (address, giver / 8, giver % 8))
+}
+
 /// # Safety
 /// As `carry_out`.
 unsafe fn load_matrices(code: Code, lanes: &mut Lanes) {
     let mut results = [[0; LANE_WORDS]; 32];
-    for matrix in 0..code.m.min(4) as usize {
-        for row in 0..8 {
-            let giver = matrix * 8 + row;
-            let address = lanes.address[giver];
-            if lanes.group >> giver & 1 == 0 || address == 0 {
-                continue;
-            }
-            for column in 0..8 {
-                // SAFETY: eight halves from an address that its lane has checked.
-                let value = unsafe { *(address as *const u16).add(column) };
-                let (lane, shift) = if code.a_columns {
-                    half_place(column, row)
-                } else {
-                    half_place(row, column)
-                };
-                results[lane][matrix] |= u32::from(value) << shift;
-            }
+    for (address, matrix, row) in rows(code, lanes) {
+        for column in 0..8 {
+            // SAFETY: eight halves from an address that its lane has checked.
+            let value = unsafe { *(address as *const u16).add(column) };
+            let (lane, shift) = if code.a_columns {
+                half_place(column, row)
+            } else {
+                half_place(row, column)
+            };
+            results[lane][matrix] |= u32::from(value) << shift;
         }
     }
     lanes.words = results;
@@ -275,23 +277,16 @@ unsafe fn load_matrices(code: Code, lanes: &mut Lanes) {
 /// # Safety
 /// As `carry_out`.
 unsafe fn store_matrices(code: Code, lanes: &Lanes) {
-    for matrix in 0..code.m.min(4) as usize {
-        for row in 0..8 {
-            let giver = matrix * 8 + row;
-            let address = lanes.address[giver];
-            if lanes.group >> giver & 1 == 0 || address == 0 {
-                continue;
-            }
-            for column in 0..8 {
-                let (lane, shift) = if code.a_columns {
-                    half_place(column, row)
-                } else {
-                    half_place(row, column)
-                };
-                let value = (lanes.words[lane][matrix] >> shift) as u16;
-                // SAFETY: as in `load_matrices`, for writing.
-                unsafe { *(address as *mut u16).add(column) = value };
-            }
+    for (address, matrix, row) in rows(code, lanes) {
+        for column in 0..8 {
+            let (lane, shift) = if code.a_columns {
+                half_place(column, row)
+            } else {
+                half_place(row, column)
+            };
+            let value = (lanes.words[lane][matrix] >> shift) as u16;
+            // SAFETY: as in `load_matrices`, for writing.
+            unsafe { *(address as *mut u16).add(column) = value };
         }
     }
 }
@@ -367,7 +362,7 @@ fn raw(words: &[u32], element: Element, index: usize) -> u64 {
         return u64::from(word(2 * index + 1)) << 32 | u64::from(word(2 * index));
     }
     let per_word = (32 / bits) as usize;
-    let shifted = word(index / per_word) >> (index % per_word) as u32 * bits;
+    let shifted = word(index / per_word) >> ((index % per_word) as u32 * bits);
     u64::from(shifted & (u32::MAX >> (32 - bits)))
 }
 

@@ -179,9 +179,8 @@ impl View<'_> {
     fn mode(&self, axis: usize) -> AddressMode {
         let mode = self.sampler.address[axis];
         let repeats = matches!(mode, AddressMode::Wrap | AddressMode::Mirror);
-        if self.object.shape == Shape::Cube || self.object.shape == Shape::CubeLayered {
-            AddressMode::Clamp
-        } else if repeats && !self.sampler.normalized_coordinates {
+        let is_cube = matches!(self.object.shape, Shape::Cube | Shape::CubeLayered);
+        if is_cube || repeats && !self.sampler.normalized_coordinates {
             AddressMode::Clamp
         } else {
             mode
