@@ -45,6 +45,9 @@ errors! {
     NOT_INITIALIZED CUDA_ERROR_NOT_INITIALIZED "cuInit has not been called";
     DEINITIALIZED CUDA_ERROR_DEINITIALIZED "the driver is shutting down";
     PROFILER_DISABLED CUDA_ERROR_PROFILER_DISABLED "the profiler is disabled";
+    PROFILER_NOT_INITIALIZED CUDA_ERROR_PROFILER_NOT_INITIALIZED "the profiler is not initialised";
+    PROFILER_ALREADY_STARTED CUDA_ERROR_PROFILER_ALREADY_STARTED "the profiler is started already";
+    PROFILER_ALREADY_STOPPED CUDA_ERROR_PROFILER_ALREADY_STOPPED "the profiler is stopped already";
     STUB_LIBRARY CUDA_ERROR_STUB_LIBRARY "this libcuda is a stub";
     DEVICE_UNAVAILABLE CUDA_ERROR_DEVICE_UNAVAILABLE "the device is unavailable";
     NO_DEVICE CUDA_ERROR_NO_DEVICE "no CUDA device was found";
@@ -52,6 +55,7 @@ errors! {
     DEVICE_NOT_LICENSED CUDA_ERROR_DEVICE_NOT_LICENSED "the device has no licence for this";
     INVALID_IMAGE CUDA_ERROR_INVALID_IMAGE "the module's image is invalid";
     INVALID_CONTEXT CUDA_ERROR_INVALID_CONTEXT "no current context, or an invalid one";
+    CONTEXT_ALREADY_CURRENT CUDA_ERROR_CONTEXT_ALREADY_CURRENT "the context is current already";
     MAP_FAILED CUDA_ERROR_MAP_FAILED "mapping failed";
     UNMAP_FAILED CUDA_ERROR_UNMAP_FAILED "unmapping failed";
     ARRAY_IS_MAPPED CUDA_ERROR_ARRAY_IS_MAPPED "the array is mapped";
@@ -59,11 +63,14 @@ errors! {
     NO_BINARY_FOR_GPU CUDA_ERROR_NO_BINARY_FOR_GPU "the image holds no code that this device can run";
     ALREADY_ACQUIRED CUDA_ERROR_ALREADY_ACQUIRED "the resource is taken already";
     NOT_MAPPED CUDA_ERROR_NOT_MAPPED "the resource is not mapped";
+    NOT_MAPPED_AS_ARRAY CUDA_ERROR_NOT_MAPPED_AS_ARRAY "the resource is not mapped as an array";
+    NOT_MAPPED_AS_POINTER CUDA_ERROR_NOT_MAPPED_AS_POINTER "the resource is not mapped as a pointer";
     ECC_UNCORRECTABLE CUDA_ERROR_ECC_UNCORRECTABLE "an uncorrectable memory error occurred";
     UNSUPPORTED_LIMIT CUDA_ERROR_UNSUPPORTED_LIMIT "the device does not know this limit";
     CONTEXT_ALREADY_IN_USE CUDA_ERROR_CONTEXT_ALREADY_IN_USE "the context is in use by another thread";
     PEER_ACCESS_UNSUPPORTED CUDA_ERROR_PEER_ACCESS_UNSUPPORTED "these devices cannot reach each other's memory";
     INVALID_PTX CUDA_ERROR_INVALID_PTX "the PTX could not be compiled";
+    INVALID_GRAPHICS_CONTEXT CUDA_ERROR_INVALID_GRAPHICS_CONTEXT "the graphics context is invalid";
     NVLINK_UNCORRECTABLE CUDA_ERROR_NVLINK_UNCORRECTABLE "an uncorrectable NVLink error occurred";
     JIT_COMPILER_NOT_FOUND CUDA_ERROR_JIT_COMPILER_NOT_FOUND "the PTX compiler library was not found";
     UNSUPPORTED_PTX_VERSION CUDA_ERROR_UNSUPPORTED_PTX_VERSION "the PTX is newer than the driver";
@@ -102,6 +109,11 @@ errors! {
     SYSTEM_NOT_READY CUDA_ERROR_SYSTEM_NOT_READY "the system is not ready for CUDA work";
     SYSTEM_DRIVER_MISMATCH CUDA_ERROR_SYSTEM_DRIVER_MISMATCH "the versions of the two ends of the driver differ";
     COMPAT_NOT_SUPPORTED_ON_DEVICE CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE "forward compatibility is not offered on this device";
+    MPS_CONNECTION_FAILED CUDA_ERROR_MPS_CONNECTION_FAILED "no connection to the MPS server";
+    MPS_RPC_FAILURE CUDA_ERROR_MPS_RPC_FAILURE "a call to the MPS server failed";
+    MPS_SERVER_NOT_READY CUDA_ERROR_MPS_SERVER_NOT_READY "the MPS server is not ready";
+    MPS_MAX_CLIENTS_REACHED CUDA_ERROR_MPS_MAX_CLIENTS_REACHED "the MPS server has all clients it can have";
+    MPS_MAX_CONNECTIONS_REACHED CUDA_ERROR_MPS_MAX_CONNECTIONS_REACHED "the MPS client has all connections it can have";
     STREAM_CAPTURE_UNSUPPORTED CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED "this cannot be captured";
     STREAM_CAPTURE_INVALIDATED CUDA_ERROR_STREAM_CAPTURE_INVALIDATED "the capture was invalidated";
     TIMEOUT CUDA_ERROR_TIMEOUT "timed out";

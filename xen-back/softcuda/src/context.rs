@@ -18,13 +18,14 @@ pub const FLAGS: u32 = 0xff;
 /// `CU_CTX_SCHED_MASK`.
 const SCHED_MASK: u32 = 7;
 /// Limits that can be read and set, by their `CUlimit` number: initial value and highest value.
-const LIMITS: [(usize, usize); 6] = [
+const LIMITS: [(usize, usize); 7] = [
     (1024, 512 << 10),          // stack of a GPU thread, bytes
     (1 << 20, usize::MAX >> 1), // printf buffer, bytes
     (8 << 20, usize::MAX >> 1), // device malloc heap, bytes
     (2, 24),                    // synchronisation depth of device-side launches
     (2048, 1 << 20),            // pending device-side launches
     (64, 128),                  // L2 fetch granularity, bytes
+    (0, 0),                     // L2 cache set aside for persisting accesses, bytes
 ];
 
 /// Numbers of the limits that mean something here.

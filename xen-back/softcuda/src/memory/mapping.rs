@@ -365,10 +365,10 @@ mod tests {
             (start + 1, GRANULARITY, 0),
             (start + GRANULARITY, GRANULARITY, 0),
             (0, GRANULARITY, 0),
-            (u64::MAX & !(GRANULARITY - 1), GRANULARITY, 0),
+            (!(GRANULARITY - 1), GRANULARITY, 0),
             (start, GRANULARITY, GRANULARITY),
             (start, 2 * GRANULARITY, 0),
-            (start, GRANULARITY, u64::MAX & !(GRANULARITY - 1)),
+            (start, GRANULARITY, !(GRANULARITY - 1)),
         ] {
             assert_eq!(map(at, bytes, offset), Err(CuResult::INVALID_VALUE));
         }
