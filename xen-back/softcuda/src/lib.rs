@@ -14,6 +14,7 @@
 //! | `SOFTCUDA_DEVICES` | number of devices, from 1 to 16 | 1 |
 //! | `SOFTCUDA_TIMEOUT` | how long a launch may take, in seconds; one that takes longer fails with `CUDA_ERROR_LAUNCH_TIMEOUT` | for ever |
 //! | `CUDA_VISIBLE_DEVICES` | the devices that the program sees, by ordinal or UUID (`GPU-…`), as with NVIDIA's driver | all |
+//! | `SOFTCUDA_WIDE` | which kernels are vectorised: none (0), all that can be (`always`), or those for which it pays, once they have run 32768 threads; results are the same | where it pays |
 //! | `SOFTCUDA_LOG` | what is written to standard error, as a `tracing` filter: `error` shows why a module or a kernel failed | nothing |
 
 #[allow(

@@ -2,8 +2,12 @@
 //! and `CUDA_VISIBLE_DEVICES`, read once by cuInit. A value that makes no sense is an error that names the
 //! variable; it must never be replaced by a default in silence.
 
+use std::sync::OnceLock;
+
 use cuda_abi::Uuid;
 use std::time::Duration;
+
+use crate::exec::Vectorise;
 
 /// Bytes that a device must have at least.
 const MIN_MEMORY: u64 = 1 << 20;
@@ -12,35 +16,15 @@ const MAX_MEMORY: u64 = 1 << 42;
 /// Devices that can be configured.
 const MAX_DEVICES: usize = 16;
 
-/// `SOFTCUDA_WIDE`: whether kernels are vectorised. What it does is only a matter of speed.
-pub(crate) mod vectorise {
-    use std::sync::OnceLock;
-
-    #[derive(Clone, Copy, PartialEq, Eq)]
-    enum When {
-        Never,
-        WhenItPays,
-        AtOnce,
-    }
-
-    fn when() -> When {
-        static WHEN: OnceLock<When> = OnceLock::new();
-        *WHEN.get_or_init(|| match std::env::var("SOFTCUDA_WIDE").as_deref() {
-            Ok("0") => When::Never,
-            Ok("always") => When::AtOnce,
-            _ => When::WhenItPays,
-        })
-    }
-
-    /// Whether at all.
-    pub(crate) fn allowed() -> bool {
-        when() != When::Never
-    }
-
-    /// Whether from a kernel's first launch on.
-    pub(crate) fn at_once() -> bool {
-        when() == When::AtOnce
-    }
+/// `SOFTCUDA_WIDE`: whether kernels are vectorised. Read when the first kernel asks, as programs that
+/// never call cuInit run kernels too.
+pub(crate) fn vectorise() -> Vectorise {
+    static VECTORISE: OnceLock<Vectorise> = OnceLock::new();
+    *VECTORISE.get_or_init(|| match std::env::var("SOFTCUDA_WIDE").as_deref() {
+        Ok("0") => Vectorise::Never,
+        Ok("always") => Vectorise::AtOnce,
+        _ => Vectorise::WhenItPays,
+    })
 }
 
 /// Why the environment cannot be used.

@@ -249,8 +249,14 @@ fn launches_that_never_end_are_timed_out() {
             "spin: add.u32 %r0, %r0, 1; st.global.u32 [%a], %r0; setp.ne.u32 %p0, %t, 99; @%p0 bra spin;",
         ),
     ] {
-        let program =
-            Program::compile_with(&[&module(&kernel("", body))], Options { timed }).unwrap();
+        let program = Program::compile_with(
+            &[&module(&kernel("", body))],
+            Options {
+                timed,
+                ..Options::default()
+            },
+        )
+        .unwrap();
         let mut device = Device::new(1 << 20);
         let place = device.zeros::<u32>(4);
         let runtime = Runtime::new(Some(Duration::from_millis(50)));
@@ -268,7 +274,14 @@ fn launches_that_never_end_are_timed_out() {
         before,
         "{ .param .b32 m; st.param.b32 [m], 60; call wide, (m); }",
     );
-    let program = Program::compile_with(&[&module(&text)], Options { timed: true }).unwrap();
+    let program = Program::compile_with(
+        &[&module(&text)],
+        Options {
+            timed: true,
+            ..Options::default()
+        },
+    )
+    .unwrap();
     let runtime = Runtime::new(Some(Duration::from_millis(50)));
     let fault = Device::new(1 << 20)
         .launch_with(&program, 1, 1, &Args::new().add(0_u64), None, &runtime)
@@ -280,7 +293,10 @@ fn launches_that_never_end_are_timed_out() {
             "",
             "mov.u32 %r0, 0; l: add.u32 %r0, %r0, 1; setp.lt.u32 %p0, %r0, 1000; @%p0 bra l;",
         ))],
-        Options { timed: true },
+        Options {
+            timed: true,
+            ..Options::default()
+        },
     )
     .unwrap();
     let runtime = Runtime::new(Some(Duration::from_secs(100)));

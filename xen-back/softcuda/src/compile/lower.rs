@@ -28,7 +28,7 @@ use crate::exec::context::{
     ThreadHeader, WAITING, YIELD, wait,
 };
 use crate::exec::helpers::Helper;
-use crate::exec::runtime;
+use crate::exec::{Vectorise, runtime};
 use crate::ptx::PtxError;
 use crate::ptx::ast::{Base, Body, Function, Guard, Instruction, Operand, Reg, Symbol, Type};
 
@@ -429,8 +429,8 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         count
     }
 
-    /// Translates the whole body.
-    pub(super) fn run(mut self) -> Result<(FunctionBuilder<'b>, Vec<Site>), PtxError> {
+    /// Translates the whole body; with the code come its sites, and whether it is worth to be made.
+    pub(super) fn run(mut self) -> Result<(FunctionBuilder<'b>, Vec<Site>, bool), PtxError> {
         for block in 0..self.flow.blocks.len() {
             self.b.switch_to_block(self.blocks[block]);
             let range = self.flow.blocks[block].clone();
@@ -482,7 +482,9 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
             self.single_resumes()?;
         }
         self.b.seal_all_blocks();
-        Ok((self.b, self.sites))
+        let asked = self.layout.options.vectorise == Vectorise::AtOnce;
+        let pays = self.wide.is_none_or(|gang| asked || gang.pays());
+        Ok((self.b, self.sites, pays))
     }
 
     /// Code that runs only where the guard holds. `body` must not end the block.

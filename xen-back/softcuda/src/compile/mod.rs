@@ -333,22 +333,25 @@ fn gangs_of(
     }
     let mut scratch = (Context::new(), FunctionBuilderContext::new());
     let (mut code, sites) =
-        compile_function(target, &layout, index, None, Vec::new(), &mut scratch)?;
+        compile_function(target, &layout, index, Some(plan), Vec::new(), &mut scratch)?;
+    if code.is_empty() {
+        return Ok(None);
+    }
     code.resize(code.len().next_multiple_of(CODE_ALIGN), 0);
-    let gangs = code.len();
-    let (second, sites) =
-        compile_function(target, &layout, index, Some(plan), sites, &mut scratch)?;
-    code.extend_from_slice(&second);
+    let start = code.len();
+    let (single, sites) = compile_function(target, &layout, index, None, sites, &mut scratch)?;
+    code.extend_from_slice(&single);
     Ok(Some(CompiledGangs {
         code,
-        single: 0,
-        gangs,
+        single: start,
+        gangs: 0,
         sites,
         thread_bytes,
     }))
 }
 
-/// Compiles one function, for gangs if there is a plan for that; its sites follow those given.
+/// Compiles one function, for gangs if there is a plan for that: then there is no code where they do not
+/// pay. Its sites follow those given.
 fn compile_function(
     target: &Target,
     layout: &Layout<'_>,
@@ -380,8 +383,11 @@ fn compile_function(
     )
     .and_then(Lower::run);
     let sites = match lowered {
-        Ok((frontend, sites)) => {
+        Ok((frontend, sites, pays)) => {
             frontend.finalize(target.isa.frontend_config());
+            if !pays {
+                return Ok((Vec::new(), sites));
+            }
             sites
         }
         Err(error) => {

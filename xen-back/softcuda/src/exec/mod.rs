@@ -22,7 +22,7 @@ pub(crate) mod video;
 pub use crate::ptx::{PtxError, PtxErrorKind};
 pub use fault::{Fault, Place};
 pub(crate) use pool::workers;
-pub use program::{Options, Program};
+pub use program::{Options, Program, Vectorise};
 pub use runtime::{Heap, Runtime};
 
 /// Bytes per entry of a [`MemoryView`]'s table.

@@ -24,7 +24,7 @@ use super::{
 use crate::compile::{self, Compiled, FRAME_ALIGN, LANES};
 use crate::ptx::ast::{Module, Relocation, Space, Symbol, Variable};
 use crate::ptx::{PtxError, link};
-use crate::settings::vectorise;
+use crate::settings;
 
 /// Threads that a launch gives each worker at a time, so that small blocks are not fetched one by one.
 const BATCH_THREADS: u64 = 2048;
@@ -82,6 +82,21 @@ pub struct Options {
     /// looks at the launch's state. Without it a launch ends between blocks, at barriers and where
     /// threads wait in loops, but not in a loop that does none of it.
     pub timed: bool,
+    /// Whether kernels are compiled for gangs of threads as well.
+    pub vectorise: Vectorise,
+}
+
+/// Whether a kernel's threads run in gangs, on the host's vectors. It is only a matter of speed: results
+/// are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Vectorise {
+    /// From when on it pays, unless `SOFTCUDA_WIDE` says otherwise.
+    #[default]
+    WhenItPays,
+    /// From the first launch on.
+    AtOnce,
+    /// Never.
+    Never,
 }
 
 /// A compiled module; owns its machine code.
@@ -136,7 +151,10 @@ impl Program {
     ///
     /// # Errors
     /// As [`Program::compile_all`].
-    pub fn compile_with(texts: &[&str], options: Options) -> Result<Self, PtxError> {
+    pub fn compile_with(texts: &[&str], mut options: Options) -> Result<Self, PtxError> {
+        if options.vectorise == Vectorise::WhenItPays {
+            options.vectorise = settings::vectorise();
+        }
         let module = link(texts)?;
         for variable in &module.variables {
             check_variable(&module, variable)?;
@@ -339,12 +357,18 @@ impl Program {
         launch: &Launch<'_>,
         threads: u64,
     ) -> Option<&'p Gangs> {
-        if !launch.block[0].is_multiple_of(LANES as u32) || !vectorise::allowed() {
+        if !launch.block[0].is_multiple_of(LANES as u32) {
             return None;
         }
-        let before = entry.threads.fetch_add(threads, Ordering::Relaxed);
-        if before.saturating_add(threads) < GANGS_FROM && !vectorise::at_once() {
-            return None;
+        match self.options.vectorise {
+            Vectorise::WhenItPays => {
+                let before = entry.threads.fetch_add(threads, Ordering::Relaxed);
+                if before.saturating_add(threads) < GANGS_FROM {
+                    return None;
+                }
+            }
+            Vectorise::AtOnce => {}
+            Vectorise::Never => return None,
         }
         entry.gangs.get_or_init(|| self.make_gangs(entry)).as_ref()
     }

@@ -53,6 +53,9 @@ pub(super) struct Gang {
     guarded: Option<HashMap<Reg, Variable>>,
     /// Per instruction at which the gang may part, where it does.
     parts: BTreeMap<usize, Block>,
+    /// What the kernel's instructions cost a gang, and its threads one by one; both roughly.
+    cost: u64,
+    single_cost: u64,
 }
 
 impl Gang {
@@ -67,7 +70,15 @@ impl Gang {
             pending: BTreeMap::new(),
             guarded: None,
             parts: BTreeMap::new(),
+            cost: 0,
+            single_cost: 0,
         }
+    }
+
+    /// Whether gangs are worth the trouble: where nearly all is done thread by thread, moving values in
+    /// and out of vectors is what they add.
+    pub(super) fn pays(&self) -> bool {
+        self.cost * 10 <= self.single_cost * 8
     }
 }
 
@@ -328,16 +339,25 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         let outer = if varies { None } else { instruction.guard };
         // The groups of accesses inside one guard do not reach out of it: they have none.
         self.guarded(outer, |lower| match mode {
-            Mode::Once => lower.unguarded(instruction),
+            Mode::Once => {
+                lower.count_cost(1);
+                lower.unguarded(instruction)
+            }
             Mode::Widened { signed } => {
+                lower.count_cost(4);
                 lower.check_widened(instruction, signed);
                 lower.unguarded(instruction)
             }
-            Mode::Range(stride) => lower.range_access(instruction, stride),
+            Mode::Range(stride) => {
+                lower.count_cost(4);
+                lower.range_access(instruction, stride)
+            }
             _ => {
                 if lower.vector(instruction)? {
+                    lower.count_cost(PARTS as u64);
                     return Ok(());
                 }
+                lower.count_cost(LANES as u64 + 2);
                 let mut written = Vec::new();
                 analysis::registers(instruction, |reg, is| {
                     if is {
@@ -348,6 +368,19 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
                 lower.each_lane(guard, &written, |lower| lower.unguarded(instruction))
             }
         })
+    }
+
+    /// Notes what the current instruction costs a gang.
+    fn count_cost(&mut self, cost: u64) {
+        const IN_LOOP: u64 = 16;
+        let block = self.flow.block_of[self.at];
+        let gang = self.gang();
+        let often = match gang.plan.in_loops.get(block) {
+            Some(true) => IN_LOOP,
+            _ => 1,
+        };
+        gang.cost += cost * often;
+        gang.single_cost += LANES as u64 * often;
     }
 
     /// Parts where a 32-bit operand with a stride wraps within the gang, so that its wider value has
@@ -451,6 +484,14 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         let parts = self.gang().plan.modes[here] == Mode::Part;
         match (end, instruction.guard) {
             (End::No, _) => self.gang_plain(instruction),
+            (End::Wait, _) if parts && instruction.opcode != "call" => {
+                self.part();
+                // Nothing comes here, but threads that waited one by one may go on together behind it.
+                let kind = self.wait_operands(&Form::new(instruction))?;
+                let next = self.block_of(next);
+                self.b.ins().jump(next, &[]);
+                self.gang_resume(instruction, kind, next)
+            }
             _ if parts => {
                 self.part();
                 // The block's end in the text; nothing comes here.
@@ -595,6 +636,17 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         self.set_states(resume, kind);
         let stop = self.stop_block();
         self.b.ins().jump(stop, &[]);
+        self.gang_resume(instruction, kind, next)
+    }
+
+    /// Where the gang goes on behind an instruction at which it waited.
+    fn gang_resume(
+        &mut self,
+        instruction: &'l Instruction<'a>,
+        kind: u32,
+        next: Block,
+    ) -> Result<(), PtxError> {
+        let number = self.pause_number()?;
         let again = self.resume_block(number);
         self.b.switch_to_block(again);
         for reg in self.pauses.pauses[number].restore.clone() {
@@ -702,8 +754,18 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         }
         let bit = self.imm(types::I32, i64::from(GANG));
         let number = self.b.ins().bxor(state, bit);
+        let resumes: Vec<Block> = (0..waits)
+            .map(|number| {
+                let instruction = &self.body.code[self.pauses.pauses[number].at];
+                if instruction.opcode == "call" {
+                    single
+                } else {
+                    self.resume_block(number)
+                }
+            })
+            .collect();
         let mut table = vec![odd];
-        table.extend((0..waits).map(|number| self.resume_block(number)));
+        table.extend(&resumes);
         self.table(number, odd, &table);
 
         self.b.switch_to_block(odd);
@@ -727,8 +789,7 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         for (number, check) in checks.into_iter().enumerate() {
             self.b.switch_to_block(check);
             let live = self.pauses.live[number].clone();
-            let again = self.resume_block(number);
-            self.check_classes(&live, again, single);
+            self.check_classes(&live, resumes[number], single);
         }
 
         self.b.switch_to_block(single);

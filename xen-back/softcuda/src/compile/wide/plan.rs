@@ -62,6 +62,8 @@ pub(in crate::compile) struct Plan {
     pub points: Vec<(usize, bool)>,
     /// For an instruction at which a gang parts, the one before which its threads meet again.
     pub meeting: BTreeMap<usize, usize>,
+    /// Per block, whether it is in a loop.
+    pub in_loops: Vec<bool>,
 }
 
 /// Instructions whose results follow from their operands alone.
@@ -408,6 +410,7 @@ impl Plan {
             classes: Vec::new(),
             points: Vec::new(),
             meeting: BTreeMap::new(),
+            in_loops: flow.in_loops(),
         };
         let mut points = BTreeMap::new();
         for (at, instruction) in body.code.iter().enumerate() {
