@@ -122,6 +122,7 @@ pub fn compile(texts: &[Text]) -> Result<Program, LoadFailure> {
     // Where launches have a limit, kernels must look at it.
     let options = Options {
         timed: driver::get().is_ok_and(|driver| driver.timeout.is_some()),
+        ..Options::default()
     };
     let read: Vec<&str> = texts
         .iter()
