@@ -149,8 +149,8 @@ impl Lower<'_, '_, '_> {
             (Some(half), None) => {
                 let (to, [high, low]) = Self::sources(form)?;
                 let (high, low) = (self.read(high, from_type)?, self.read(low, from_type)?);
-                let high = self.to_half(high, from_type, half, modes);
-                let low = self.to_half(low, from_type, half, modes);
+                let high = self.half_of(high, from_type, half, modes);
+                let low = self.half_of(low, from_type, half, modes);
                 let value = self.pair(low, high);
                 return self.write(to, to_type, value);
             }
@@ -243,7 +243,7 @@ impl Lower<'_, '_, '_> {
     }
 
     /// A single or a double as a half.
-    fn to_half(&mut self, value: Value, from: Type, to: Type, modes: Modes) -> Value {
+    fn half_of(&mut self, value: Value, from: Type, to: Type, modes: Modes) -> Value {
         if modes.rounding == Rounding::Nearest && !modes.relu && !modes.finite {
             return match from {
                 Type::F32 => self.half_of_single(value, to),
@@ -396,7 +396,7 @@ impl Lower<'_, '_, '_> {
             }
             (_, Type::F32) if is_half(from) => self.widen(value, from),
             (_, Type::F64) if is_half(from) => self.double_of_half(value, from),
-            _ if is_half(to) => self.to_half(value, from, to, modes),
+            _ if is_half(to) => self.half_of(value, from, to, modes),
             _ => {
                 let value = self.converted(value, element_format(from), element_format(to), modes);
                 self.narrow(value, clif(to))
