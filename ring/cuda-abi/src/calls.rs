@@ -123,6 +123,11 @@ auto {
     /// Whether a stream is being captured.
     48 cuStreamIsCapturing ("cuStreamIsCapturing", 10000) Wait (hStream: Use<Stream>, captureStatus: Out<i32>);
 
+    /// A number that no other stream has.
+    300 cuStreamGetId ("cuStreamGetId", 12000) Wait (hStream: Use<Stream>, streamId: Out<u64>);
+    /// Gives a stream another one's attributes.
+    301 cuStreamCopyAttributes ("cuStreamCopyAttributes", 11000) Post (dst: Use<Stream>, src: Use<Stream>);
+
     /// Creates an event.
     60 cuEventCreate ("cuEventCreate", 2000) Post (phEvent: New<Event>, Flags: Val<u32>);
     /// Records an event in a stream.
@@ -628,6 +633,229 @@ driver {
     cuOccupancyMaxPotentialClusterSize ("cuOccupancyMaxPotentialClusterSize", 11070) (clusterSize: *mut i32, func: Handle, config: *const c_void);
     /// Clusters that fit on the device.
     cuOccupancyMaxActiveClusters ("cuOccupancyMaxActiveClusters", 11070) (numClusters: *mut i32, func: Handle, config: *const c_void);
+    /// The context of a stream, and its green context: there is none.
+    cuStreamGetCtx_v2 ("cuStreamGetCtx", 12050) (hStream: Handle, pctx: *mut Handle, pGreenCtx: *mut Handle);
+    /// The device of a stream.
+    cuStreamGetDevice ("cuStreamGetDevice", 12080) (hStream: Handle, device: *mut i32);
+    /// One attribute of a stream.
+    cuStreamGetAttribute ("cuStreamGetAttribute", 11000) (hStream: Handle, attr: i32, value_out: *mut c_void);
+    /// Sets an attribute of a stream.
+    cuStreamSetAttribute ("cuStreamSetAttribute", 11000) (hStream: Handle, attr: i32, value: *const c_void);
+    /// Calls a function of the program's in a stream.
+    cuLaunchHostFunc ("cuLaunchHostFunc", 10000) (hStream: Handle, func: HostFn, userData: *mut c_void);
+    /// Calls a function of the program's in a stream, and tells it the stream's error.
+    cuStreamAddCallback ("cuStreamAddCallback", 5000) (hStream: Handle, callback: StreamCallback, userData: *mut c_void, flags: u32);
+    /// Writes a 32-bit value in a stream.
+    cuStreamWriteValue32 ("cuStreamWriteValue32", 8000) (hStream: Handle, addr: u64, value: u32, flags: u32);
+    /// Writes a 32-bit value in a stream.
+    cuStreamWriteValue32_v2 ("cuStreamWriteValue32", 11070) (hStream: Handle, addr: u64, value: u32, flags: u32);
+    /// Writes a 64-bit value in a stream.
+    cuStreamWriteValue64 ("cuStreamWriteValue64", 9000) (hStream: Handle, addr: u64, value: u64, flags: u32);
+    /// Writes a 64-bit value in a stream.
+    cuStreamWriteValue64_v2 ("cuStreamWriteValue64", 11070) (hStream: Handle, addr: u64, value: u64, flags: u32);
+    /// Makes a stream wait for a 32-bit value in memory.
+    cuStreamWaitValue32 ("cuStreamWaitValue32", 8000) (hStream: Handle, addr: u64, value: u32, flags: u32);
+    /// Makes a stream wait for a 32-bit value in memory.
+    cuStreamWaitValue32_v2 ("cuStreamWaitValue32", 11070) (hStream: Handle, addr: u64, value: u32, flags: u32);
+    /// Makes a stream wait for a 64-bit value in memory.
+    cuStreamWaitValue64 ("cuStreamWaitValue64", 9000) (hStream: Handle, addr: u64, value: u64, flags: u32);
+    /// Makes a stream wait for a 64-bit value in memory.
+    cuStreamWaitValue64_v2 ("cuStreamWaitValue64", 11070) (hStream: Handle, addr: u64, value: u64, flags: u32);
+    /// Writes and waits for several values in a stream.
+    cuStreamBatchMemOp ("cuStreamBatchMemOp", 8000) (hStream: Handle, count: u32, paramArray: *mut c_void, flags: u32);
+    /// Writes and waits for several values in a stream.
+    cuStreamBatchMemOp_v2 ("cuStreamBatchMemOp", 11070) (hStream: Handle, count: u32, paramArray: *mut c_void, flags: u32);
+
+    /// Allocates from a memory pool in stream order.
+    cuMemAllocFromPoolAsync ("cuMemAllocFromPoolAsync", 11020) (dptr: *mut u64, bytesize: usize, pool: Handle, hStream: Handle);
+    /// A device's default memory pool.
+    cuDeviceGetDefaultMemPool ("cuDeviceGetDefaultMemPool", 11020) (pool_out: *mut Handle, dev: i32);
+    /// The memory pool that a device's allocations come from.
+    cuDeviceGetMemPool ("cuDeviceGetMemPool", 11020) (pool: *mut Handle, dev: i32);
+    /// Sets the memory pool that a device's allocations come from.
+    cuDeviceSetMemPool ("cuDeviceSetMemPool", 11020) (dev: i32, pool: Handle);
+    /// Creates a memory pool.
+    cuMemPoolCreate ("cuMemPoolCreate", 11020) (pool: *mut Handle, poolProps: *const c_void);
+    /// Destroys a memory pool; what was allocated from it stays.
+    cuMemPoolDestroy ("cuMemPoolDestroy", 11020) (pool: Handle);
+    /// Gives memory back that a pool keeps.
+    cuMemPoolTrimTo ("cuMemPoolTrimTo", 11020) (pool: Handle, minBytesToKeep: usize);
+    /// One attribute of a memory pool.
+    cuMemPoolGetAttribute ("cuMemPoolGetAttribute", 11020) (pool: Handle, attr: i32, value: *mut c_void);
+    /// Sets an attribute of a memory pool.
+    cuMemPoolSetAttribute ("cuMemPoolSetAttribute", 11020) (pool: Handle, attr: i32, value: *mut c_void);
+    /// Which devices reach a pool's memory.
+    cuMemPoolGetAccess ("cuMemPoolGetAccess", 11020) (flags: *mut i32, memPool: Handle, location: *const c_void);
+    /// Sets which devices reach a pool's memory.
+    cuMemPoolSetAccess ("cuMemPoolSetAccess", 11020) (pool: Handle, map: *const c_void, count: usize);
+    /// Gives memory back that graphs keep.
+    cuDeviceGraphMemTrim ("cuDeviceGraphMemTrim", 11040) (dev: i32);
+
+    /// Begins to capture a stream.
+    cuStreamBeginCapture_v2 ("cuStreamBeginCapture", 10010) (hStream: Handle, mode: i32);
+    /// Begins to capture a stream into a graph that is there.
+    cuStreamBeginCaptureToGraph ("cuStreamBeginCaptureToGraph", 12030) (hStream: Handle, hGraph: Handle, dependencies: *const Handle, dependencyData: *const c_void, numDependencies: usize, mode: i32);
+    /// Ends a stream's capture and gives the graph.
+    cuStreamEndCapture ("cuStreamEndCapture", 10000) (hStream: Handle, phGraph: *mut Handle);
+    /// What a stream's capture is like.
+    cuStreamGetCaptureInfo ("cuStreamGetCaptureInfo", 10010) (hStream: Handle, captureStatus_out: *mut i32, id_out: *mut u64);
+    /// What a stream's capture is like, with its graph and what the next node follows.
+    cuStreamGetCaptureInfo_v2 ("cuStreamGetCaptureInfo", 11030) (hStream: Handle, captureStatus_out: *mut i32, id_out: *mut u64, graph_out: *mut Handle, dependencies_out: *mut *const Handle, numDependencies_out: *mut usize);
+    /// What a stream's capture is like, with its graph, what the next node follows and by which edges.
+    cuStreamGetCaptureInfo_v3 ("cuStreamGetCaptureInfo", 12030) (hStream: Handle, captureStatus_out: *mut i32, id_out: *mut u64, graph_out: *mut Handle, dependencies_out: *mut *const Handle, edgeData_out: *mut *const c_void, numDependencies_out: *mut usize);
+    /// Changes what a captured stream's next node follows.
+    cuStreamUpdateCaptureDependencies ("cuStreamUpdateCaptureDependencies", 11030) (hStream: Handle, dependencies: *mut Handle, numDependencies: usize, flags: u32);
+    /// Changes what a captured stream's next node follows.
+    cuStreamUpdateCaptureDependencies_v2 ("cuStreamUpdateCaptureDependencies", 12030) (hStream: Handle, dependencies: *mut Handle, dependencyData: *const c_void, numDependencies: usize, flags: u32);
+    /// Exchanges which captures forbid the calling thread unsafe calls.
+    cuThreadExchangeStreamCaptureMode ("cuThreadExchangeStreamCaptureMode", 10010) (mode: *mut i32);
+
+    /// Creates a graph.
+    cuGraphCreate ("cuGraphCreate", 10000) (phGraph: *mut Handle, flags: u32);
+    /// Destroys a graph and its nodes.
+    cuGraphDestroy ("cuGraphDestroy", 10000) (hGraph: Handle);
+    /// Copies a graph.
+    cuGraphClone ("cuGraphClone", 10000) (phGraphClone: *mut Handle, originalGraph: Handle);
+    /// The copy of a node in a copy of its graph.
+    cuGraphNodeFindInClone ("cuGraphNodeFindInClone", 10000) (phNode: *mut Handle, hOriginalNode: Handle, hClonedGraph: Handle);
+    /// Adds a node that does nothing.
+    cuGraphAddEmptyNode ("cuGraphAddEmptyNode", 10000) (phGraphNode: *mut Handle, hGraph: Handle, dependencies: *const Handle, numDependencies: usize);
+    /// Adds a node that runs a kernel.
+    cuGraphAddKernelNode ("cuGraphAddKernelNode", 10000) (phGraphNode: *mut Handle, hGraph: Handle, dependencies: *const Handle, numDependencies: usize, nodeParams: *const c_void);
+    /// A kernel node's parameters.
+    cuGraphKernelNodeGetParams ("cuGraphKernelNodeGetParams", 10000) (hNode: Handle, nodeParams: *mut c_void);
+    /// Sets a kernel node's parameters.
+    cuGraphKernelNodeSetParams ("cuGraphKernelNodeSetParams", 10000) (hNode: Handle, nodeParams: *const c_void);
+    /// Sets a kernel node's parameters in an executable graph.
+    cuGraphExecKernelNodeSetParams ("cuGraphExecKernelNodeSetParams", 10010) (hGraphExec: Handle, hNode: Handle, nodeParams: *const c_void);
+    /// Adds a node that runs a kernel.
+    cuGraphAddKernelNode_v2 ("cuGraphAddKernelNode", 12000) (phGraphNode: *mut Handle, hGraph: Handle, dependencies: *const Handle, numDependencies: usize, nodeParams: *const c_void);
+    /// A kernel node's parameters.
+    cuGraphKernelNodeGetParams_v2 ("cuGraphKernelNodeGetParams", 12000) (hNode: Handle, nodeParams: *mut c_void);
+    /// Sets a kernel node's parameters.
+    cuGraphKernelNodeSetParams_v2 ("cuGraphKernelNodeSetParams", 12000) (hNode: Handle, nodeParams: *const c_void);
+    /// Sets a kernel node's parameters in an executable graph.
+    cuGraphExecKernelNodeSetParams_v2 ("cuGraphExecKernelNodeSetParams", 12000) (hGraphExec: Handle, hNode: Handle, nodeParams: *const c_void);
+    /// Adds a node that copies.
+    cuGraphAddMemcpyNode ("cuGraphAddMemcpyNode", 10000) (phGraphNode: *mut Handle, hGraph: Handle, dependencies: *const Handle, numDependencies: usize, copyParams: *const c_void, ctx: Handle);
+    /// Such a node's parameters.
+    cuGraphMemcpyNodeGetParams ("cuGraphMemcpyNodeGetParams", 10000) (hNode: Handle, nodeParams: *mut c_void);
+    /// Sets such a node's parameters.
+    cuGraphMemcpyNodeSetParams ("cuGraphMemcpyNodeSetParams", 10000) (hNode: Handle, nodeParams: *const c_void);
+    /// Sets such a node's parameters in an executable graph.
+    cuGraphExecMemcpyNodeSetParams ("cuGraphExecMemcpyNodeSetParams", 10020) (hGraphExec: Handle, hNode: Handle, copyParams: *const c_void, ctx: Handle);
+    /// Adds a node that fills memory.
+    cuGraphAddMemsetNode ("cuGraphAddMemsetNode", 10000) (phGraphNode: *mut Handle, hGraph: Handle, dependencies: *const Handle, numDependencies: usize, memsetParams: *const c_void, ctx: Handle);
+    /// Such a node's parameters.
+    cuGraphMemsetNodeGetParams ("cuGraphMemsetNodeGetParams", 10000) (hNode: Handle, nodeParams: *mut c_void);
+    /// Sets such a node's parameters.
+    cuGraphMemsetNodeSetParams ("cuGraphMemsetNodeSetParams", 10000) (hNode: Handle, nodeParams: *const c_void);
+    /// Sets such a node's parameters in an executable graph.
+    cuGraphExecMemsetNodeSetParams ("cuGraphExecMemsetNodeSetParams", 10020) (hGraphExec: Handle, hNode: Handle, memsetParams: *const c_void, ctx: Handle);
+    /// Adds a node that calls a function of the program's.
+    cuGraphAddHostNode ("cuGraphAddHostNode", 10000) (phGraphNode: *mut Handle, hGraph: Handle, dependencies: *const Handle, numDependencies: usize, nodeParams: *const c_void);
+    /// Such a node's parameters.
+    cuGraphHostNodeGetParams ("cuGraphHostNodeGetParams", 10000) (hNode: Handle, nodeParams: *mut c_void);
+    /// Sets such a node's parameters.
+    cuGraphHostNodeSetParams ("cuGraphHostNodeSetParams", 10000) (hNode: Handle, nodeParams: *const c_void);
+    /// Sets such a node's parameters in an executable graph.
+    cuGraphExecHostNodeSetParams ("cuGraphExecHostNodeSetParams", 10020) (hGraphExec: Handle, hNode: Handle, nodeParams: *const c_void);
+    /// Adds a node that stands for a copy of a graph.
+    cuGraphAddChildGraphNode ("cuGraphAddChildGraphNode", 10000) (phGraphNode: *mut Handle, hGraph: Handle, dependencies: *const Handle, numDependencies: usize, childGraph: Handle);
+    /// The graph that such a node stands for.
+    cuGraphChildGraphNodeGetGraph ("cuGraphChildGraphNodeGetGraph", 10000) (hNode: Handle, phGraph: *mut Handle);
+    /// Sets the parameters of a graph in an executable graph.
+    cuGraphExecChildGraphNodeSetParams ("cuGraphExecChildGraphNodeSetParams", 11010) (hGraphExec: Handle, hNode: Handle, childGraph: Handle);
+    /// Adds a node that records an event.
+    cuGraphAddEventRecordNode ("cuGraphAddEventRecordNode", 11010) (phGraphNode: *mut Handle, hGraph: Handle, dependencies: *const Handle, numDependencies: usize, event: Handle);
+    /// Such a node's event.
+    cuGraphEventRecordNodeGetEvent ("cuGraphEventRecordNodeGetEvent", 11010) (hNode: Handle, event_out: *mut Handle);
+    /// Sets such a node's event.
+    cuGraphEventRecordNodeSetEvent ("cuGraphEventRecordNodeSetEvent", 11010) (hNode: Handle, event: Handle);
+    /// Sets such a node's event in an executable graph.
+    cuGraphExecEventRecordNodeSetEvent ("cuGraphExecEventRecordNodeSetEvent", 11010) (hGraphExec: Handle, hNode: Handle, event: Handle);
+    /// Adds a node that waits for an event.
+    cuGraphAddEventWaitNode ("cuGraphAddEventWaitNode", 11010) (phGraphNode: *mut Handle, hGraph: Handle, dependencies: *const Handle, numDependencies: usize, event: Handle);
+    /// Such a node's event.
+    cuGraphEventWaitNodeGetEvent ("cuGraphEventWaitNodeGetEvent", 11010) (hNode: Handle, event_out: *mut Handle);
+    /// Sets such a node's event.
+    cuGraphEventWaitNodeSetEvent ("cuGraphEventWaitNodeSetEvent", 11010) (hNode: Handle, event: Handle);
+    /// Sets such a node's event in an executable graph.
+    cuGraphExecEventWaitNodeSetEvent ("cuGraphExecEventWaitNodeSetEvent", 11010) (hGraphExec: Handle, hNode: Handle, event: Handle);
+    /// Adds a node that allocates memory for the graph.
+    cuGraphAddMemAllocNode ("cuGraphAddMemAllocNode", 11040) (phGraphNode: *mut Handle, hGraph: Handle, dependencies: *const Handle, numDependencies: usize, nodeParams: *mut c_void);
+    /// The parameters of such a node.
+    cuGraphMemAllocNodeGetParams ("cuGraphMemAllocNodeGetParams", 11040) (hNode: Handle, params_out: *mut c_void);
+    /// Adds a node that frees such memory.
+    cuGraphAddMemFreeNode ("cuGraphAddMemFreeNode", 11040) (phGraphNode: *mut Handle, hGraph: Handle, dependencies: *const Handle, numDependencies: usize, dptr: u64);
+    /// The address that such a node frees.
+    cuGraphMemFreeNodeGetParams ("cuGraphMemFreeNodeGetParams", 11040) (hNode: Handle, dptr_out: *mut u64);
+    /// Adds a node that writes and waits for values.
+    cuGraphAddBatchMemOpNode ("cuGraphAddBatchMemOpNode", 11070) (phGraphNode: *mut Handle, hGraph: Handle, dependencies: *const Handle, numDependencies: usize, nodeParams: *const c_void);
+    /// Sets such a node's parameters.
+    cuGraphBatchMemOpNodeSetParams ("cuGraphBatchMemOpNodeSetParams", 11070) (hNode: Handle, nodeParams: *const c_void);
+    /// Sets such a node's parameters in an executable graph.
+    cuGraphExecBatchMemOpNodeSetParams ("cuGraphExecBatchMemOpNodeSetParams", 11070) (hGraphExec: Handle, hNode: Handle, nodeParams: *const c_void);
+    /// Adds a node of any kind.
+    cuGraphAddNode ("cuGraphAddNode", 12020) (phGraphNode: *mut Handle, hGraph: Handle, dependencies: *const Handle, numDependencies: usize, nodeParams: *mut c_void);
+    /// Adds a node of any kind.
+    cuGraphAddNode_v2 ("cuGraphAddNode", 12030) (phGraphNode: *mut Handle, hGraph: Handle, dependencies: *const Handle, dependencyData: *const c_void, numDependencies: usize, nodeParams: *mut c_void);
+    /// Sets a node's parameters.
+    cuGraphNodeSetParams ("cuGraphNodeSetParams", 12020) (hNode: Handle, nodeParams: *mut c_void);
+    /// Sets a node's parameters in an executable graph.
+    cuGraphExecNodeSetParams ("cuGraphExecNodeSetParams", 12020) (hGraphExec: Handle, hNode: Handle, nodeParams: *mut c_void);
+    /// A node's kind.
+    cuGraphNodeGetType ("cuGraphNodeGetType", 10000) (hNode: Handle, kind: *mut i32);
+    /// A graph's nodes.
+    cuGraphGetNodes ("cuGraphGetNodes", 10000) (hGraph: Handle, nodes: *mut Handle, numNodes: *mut usize);
+    /// A graph's nodes that wait for none.
+    cuGraphGetRootNodes ("cuGraphGetRootNodes", 10000) (hGraph: Handle, rootNodes: *mut Handle, numRootNodes: *mut usize);
+    /// A graph's edges.
+    cuGraphGetEdges ("cuGraphGetEdges", 10000) (hGraph: Handle, from: *mut Handle, to: *mut Handle, numEdges: *mut usize);
+    /// A graph's edges.
+    cuGraphGetEdges_v2 ("cuGraphGetEdges", 12030) (hGraph: Handle, from: *mut Handle, to: *mut Handle, edgeData: *mut c_void, numEdges: *mut usize);
+    /// The nodes that a node waits for.
+    cuGraphNodeGetDependencies ("cuGraphNodeGetDependencies", 10000) (hNode: Handle, dependencies: *mut Handle, count: *mut usize);
+    /// The nodes that a node waits for.
+    cuGraphNodeGetDependencies_v2 ("cuGraphNodeGetDependencies", 12030) (hNode: Handle, dependencies: *mut Handle, edgeData: *mut c_void, count: *mut usize);
+    /// The nodes that wait for a node.
+    cuGraphNodeGetDependentNodes ("cuGraphNodeGetDependentNodes", 10000) (hNode: Handle, dependentNodes: *mut Handle, count: *mut usize);
+    /// The nodes that wait for a node.
+    cuGraphNodeGetDependentNodes_v2 ("cuGraphNodeGetDependentNodes", 12030) (hNode: Handle, dependentNodes: *mut Handle, edgeData: *mut c_void, count: *mut usize);
+    /// Makes nodes wait for others.
+    cuGraphAddDependencies ("cuGraphAddDependencies", 10000) (hGraph: Handle, from: *const Handle, to: *const Handle, numDependencies: usize);
+    /// Makes nodes wait for others.
+    cuGraphAddDependencies_v2 ("cuGraphAddDependencies", 12030) (hGraph: Handle, from: *const Handle, to: *const Handle, edgeData: *const c_void, numDependencies: usize);
+    /// Makes nodes not wait for others.
+    cuGraphRemoveDependencies ("cuGraphRemoveDependencies", 10000) (hGraph: Handle, from: *const Handle, to: *const Handle, numDependencies: usize);
+    /// Makes nodes not wait for others.
+    cuGraphRemoveDependencies_v2 ("cuGraphRemoveDependencies", 12030) (hGraph: Handle, from: *const Handle, to: *const Handle, edgeData: *const c_void, numDependencies: usize);
+    /// Takes a node out of its graph.
+    cuGraphDestroyNode ("cuGraphDestroyNode", 10000) (hNode: Handle);
+    /// Makes a graph executable.
+    cuGraphInstantiate ("cuGraphInstantiate", 10000) (phGraphExec: *mut Handle, hGraph: Handle, phErrorNode: *mut Handle, logBuffer: *mut c_char, bufferSize: usize);
+    /// Makes a graph executable.
+    cuGraphInstantiate_v2 ("cuGraphInstantiate", 11000) (phGraphExec: *mut Handle, hGraph: Handle, phErrorNode: *mut Handle, logBuffer: *mut c_char, bufferSize: usize);
+    /// Makes a graph executable.
+    cuGraphInstantiateWithFlags ("cuGraphInstantiateWithFlags", 11040) (phGraphExec: *mut Handle, hGraph: Handle, flags: u64);
+    /// Makes a graph executable.
+    cuGraphInstantiateWithParams ("cuGraphInstantiateWithParams", 12000) (phGraphExec: *mut Handle, hGraph: Handle, instantiateParams: *mut c_void);
+    /// How an executable graph was made.
+    cuGraphExecGetFlags ("cuGraphExecGetFlags", 12000) (hGraphExec: Handle, flags: *mut u64);
+    /// Makes an executable graph ready.
+    cuGraphUpload ("cuGraphUpload", 11010) (hGraphExec: Handle, hStream: Handle);
+    /// Launches an executable graph in a stream.
+    cuGraphLaunch ("cuGraphLaunch", 10000) (hGraphExec: Handle, hStream: Handle);
+    /// Destroys an executable graph; its launches still end.
+    cuGraphExecDestroy ("cuGraphExecDestroy", 10000) (hGraphExec: Handle);
+    /// Gives an executable graph a graph's parameters.
+    cuGraphExecUpdate ("cuGraphExecUpdate", 10020) (hGraphExec: Handle, hGraph: Handle, hErrorNode_out: *mut Handle, updateResult_out: *mut i32);
+    /// Gives an executable graph a graph's parameters.
+    cuGraphExecUpdate_v2 ("cuGraphExecUpdate", 12000) (hGraphExec: Handle, hGraph: Handle, resultInfo: *mut c_void);
+    /// Whether a node of an executable graph is carried out.
+    cuGraphNodeGetEnabled ("cuGraphNodeGetEnabled", 11060) (hGraphExec: Handle, hNode: Handle, isEnabled: *mut u32);
+    /// Sets whether a node of an executable graph is carried out.
+    cuGraphNodeSetEnabled ("cuGraphNodeSetEnabled", 11060) (hGraphExec: Handle, hNode: Handle, isEnabled: u32);
 }
     } };
 }
@@ -704,6 +932,11 @@ impl Wire {
 /// under the name ([`Names::ALL`] or [`Names::CARRIED`]), the newest that is not newer than the version
 /// asked for.
 pub fn proc_address(offered: &'static [Names], base: &str, version: i32) -> Option<&'static str> {
+    // Two bases mean one symbol here: the third version of the one bears the other's name.
+    let base = match base {
+        "cuGraphInstantiate" if version >= 12000 => "cuGraphInstantiateWithFlags",
+        other => other,
+    };
     offered
         .iter()
         .filter(|n| n.base == base && n.since <= version)
@@ -762,6 +995,14 @@ mod tests {
             proc_address(Names::ALL, "cuEventElapsedTime", 12080),
             Some("cuEventElapsedTime_v2")
         );
+        for (version, symbol) in [
+            (10000, "cuGraphInstantiate"),
+            (11080, "cuGraphInstantiate_v2"),
+            (12000, "cuGraphInstantiateWithFlags"),
+        ] {
+            let found = proc_address(Names::ALL, "cuGraphInstantiate", version);
+            assert_eq!(found, Some(symbol));
+        }
         assert_eq!(proc_address(Names::ALL, "cuNothing", 12080), None);
     }
 

@@ -4,8 +4,8 @@
 //! never decide what a missing function means to a guest: it answers `CUDA_ERROR_NOT_SUPPORTED`.
 
 use crate::{
-    C, CuResult, End, Event, Function, Handle, IpcHandle, MemLocation, Module, New, Opt, Out,
-    Stream, Use, Uuid, Val,
+    C, CuResult, End, Event, Function, Handle, HostFn, IpcHandle, MemLocation, Module, New, Opt,
+    Out, Stream, StreamCallback, Use, Uuid, Val,
 };
 use std::ffi::{c_char, c_void};
 use std::path::{Path, PathBuf};

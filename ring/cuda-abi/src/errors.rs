@@ -116,7 +116,15 @@ errors! {
     MPS_MAX_CONNECTIONS_REACHED CUDA_ERROR_MPS_MAX_CONNECTIONS_REACHED "the MPS client has all connections it can have";
     STREAM_CAPTURE_UNSUPPORTED CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED "this cannot be captured";
     STREAM_CAPTURE_INVALIDATED CUDA_ERROR_STREAM_CAPTURE_INVALIDATED "the capture was invalidated";
+    STREAM_CAPTURE_MERGE CUDA_ERROR_STREAM_CAPTURE_MERGE "this would make one of two captures";
+    STREAM_CAPTURE_UNMATCHED CUDA_ERROR_STREAM_CAPTURE_UNMATCHED "the capture did not begin in this stream";
+    STREAM_CAPTURE_UNJOINED CUDA_ERROR_STREAM_CAPTURE_UNJOINED "a stream that the capture forked into was not joined back";
+    STREAM_CAPTURE_ISOLATION CUDA_ERROR_STREAM_CAPTURE_ISOLATION "captured work would wait for work that is not captured";
+    STREAM_CAPTURE_IMPLICIT CUDA_ERROR_STREAM_CAPTURE_IMPLICIT "the legacy stream would wait for a stream that is being captured";
+    CAPTURED_EVENT CUDA_ERROR_CAPTURED_EVENT "the event was last recorded in a stream that was being captured";
+    STREAM_CAPTURE_WRONG_THREAD CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD "the capture was begun by another thread";
     TIMEOUT CUDA_ERROR_TIMEOUT "timed out";
+    GRAPH_EXEC_UPDATE_FAILURE CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE "the executable graph differs in more than parameters";
     EXTERNAL_DEVICE CUDA_ERROR_EXTERNAL_DEVICE "an external device failed";
     UNKNOWN CUDA_ERROR_UNKNOWN "unknown error";
 }

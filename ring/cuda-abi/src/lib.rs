@@ -45,6 +45,12 @@ pub struct MemLocation {
     pub id: i32,
 }
 
+/// A function of the program's that a stream calls (`CUhostFn`); null is `None`.
+pub type HostFn = Option<unsafe extern "C" fn(*mut c_void)>;
+
+/// The same with the stream and its error (`CUstreamCallback`).
+pub type StreamCallback = Option<unsafe extern "C" fn(Handle, CuResult, *mut c_void)>;
+
 /// `CUipcMemHandle` and `CUipcEventHandle`.
 #[repr(C)]
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]

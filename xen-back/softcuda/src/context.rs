@@ -393,7 +393,7 @@ pub fn own_stream(driver: &Driver, context: &Context) -> Result<u64, CuResult> {
                 return *stream;
             }
             let stream = driver.streams.number();
-            driver.engines.add_stream(context.id, stream, true);
+            driver.engines.add_stream(context.id, stream, true, 0);
             own.push((context.id, stream));
             stream
         })

@@ -4,17 +4,21 @@
 
 use crate::api::{Link, LinkKind, PhysicalHandle, PhysicalKind};
 use crate::array::{Array, ArrayKind, Mipmap, MipmapKind};
+use crate::capture::Captures;
 use crate::context::{Context, Primary};
 use crate::device::Device;
 use crate::engine::Engines;
 use crate::event::Event;
+use crate::graph::{Exec, ExecKind, Graph, GraphKind, Node, NodeKind};
 use crate::handles::Table;
 use crate::library::{Kernel, KernelKind, Library, LibraryKind};
 use crate::memory::Memory;
 use crate::module::{Function, Module};
+use crate::pool::Pools;
 use crate::settings::Settings;
-use crate::stream::Stream;
+use crate::stream::{Stream, StreamAttributes};
 use crate::texture::{Reference, ReferenceKind};
+use crate::turns::Turns;
 use cuda_abi::CuResult;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -56,6 +60,18 @@ pub struct Driver {
     pub references: Table<ReferenceKind, Reference>,
     /// Physical memory without an address.
     pub physical: Table<PhysicalKind, PhysicalHandle>,
+    /// Live graphs.
+    pub graphs: Table<GraphKind, Graph>,
+    /// Their nodes.
+    pub nodes: Table<NodeKind, Node>,
+    /// Live executable graphs.
+    pub execs: Table<ExecKind, Exec>,
+    /// Streams that are being captured.
+    pub captures: Captures,
+    /// Memory pools.
+    pub pools: Pools,
+    /// Attributes that programs set on streams.
+    pub stream_attributes: StreamAttributes,
 }
 
 /// cuInit has not been called.
@@ -135,10 +151,16 @@ impl Driver {
         let primaries = (0..devices.len())
             .map(|device| Primary::new(device, contexts.number()))
             .collect();
+        let turns = settings.engine.as_deref().map(Turns::join).transpose();
+        let turns = turns.map_err(|error| {
+            eprintln!("softcuda: {error}");
+            CuResult::SYSTEM_NOT_READY
+        })?;
+        let pools = Pools::new(devices.len());
         tracing::info!(devices = devices.len(), memory = settings.memory, "ready");
         Ok(Driver {
             memory: Memory::reserve(devices.len(), settings.memory, ram & !0xfff)?,
-            engines: Engines::new(devices.len()),
+            engines: Engines::new(devices.iter().map(|device| device.index).collect(), turns),
             timeout: settings.timeout,
             devices,
             primaries,
@@ -154,6 +176,12 @@ impl Driver {
             mipmaps: Table::new(),
             references: Table::new(),
             physical: Table::new(),
+            graphs: Table::new(),
+            nodes: Table::new(),
+            execs: Table::new(),
+            captures: Captures::default(),
+            pools,
+            stream_attributes: StreamAttributes::default(),
         })
     }
 
@@ -163,8 +191,11 @@ impl Driver {
         if !context.end() {
             return;
         }
+        self.captures.forget(context.id, None);
         self.engines.wait_context(self, context.id);
         context.print();
+        self.stream_attributes.forget(context.id, None);
+        self.pools.forget(context.handle);
         self.contexts.remove(context.handle as _);
         self.streams
             .remove_if(|stream| stream.context.id == context.id);

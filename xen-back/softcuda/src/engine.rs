@@ -1,13 +1,15 @@
 //! When device work runs: every piece is a task that waits for others (its stream's last one, events,
-//! the null stream), then for its engine; an engine takes its ready tasks in the order they were
-//! submitted. Threads that wait for a stream run its tasks themselves where they can, so that a short
-//! kernel costs no thread switch. Must never run anything under the lock but what takes no time.
+//! the null stream), then for its engine, which it shares with the machine's other processes (`turns`).
+//! When it is this process's turn, the engine takes the ready task of the highest priority, of those the
+//! one submitted first. Threads that wait for a stream run its tasks themselves where they can, so that
+//! a short kernel costs no thread switch. Must never run anything under the lock but what takes no time.
 
 use crate::context::Context;
 use crate::driver::Driver;
+use crate::turns::Turns;
 use crate::work::{Engine, Work};
 use cuda_abi::CuResult;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +19,8 @@ use std::time::{Duration, Instant};
 /// How long an engine's thread looks for new work before it sleeps, and a waiting thread before it
 /// does: about what a wake-up costs.
 const SPIN: Duration = Duration::from_micros(40);
+/// The first and the longest pause between two looks at memory that tasks wait for.
+const WATCH: (Duration, Duration) = (Duration::from_micros(20), Duration::from_millis(1));
 /// Tasks under way from which on submitting one waits for its stream: a program that never
 /// synchronises must not use up the host's memory.
 const MAX_PENDING: usize = 8192;
@@ -45,13 +49,32 @@ pub enum Scope {
     Context(u64),
 }
 
+/// A part of work that is submitted as a whole.
+pub struct Step {
+    /// Where it belongs.
+    pub context: Arc<Context>,
+    /// What is done, one after the other.
+    pub works: Vec<Work>,
+    /// The steps that must end first, by index; all come before it. Without any it follows what its
+    /// stream did until then.
+    pub after: Vec<usize>,
+    /// A task that must end first too.
+    pub also: TaskId,
+}
+
 /// The engines of all devices, and what is under way on them.
 pub struct Engines {
     state: Mutex<State>,
+    /// Tells the watching thread that there is memory to look at.
+    watch: Condvar,
     /// Counts tasks that ended, for threads that wait without the lock.
     ended: AtomicU64,
     wakers: Vec<Waker>,
     spin: Duration,
+    /// The machine's engines; `None` where this process has engines of its own.
+    turns: Option<&'static Turns>,
+    /// Per device, which of the machine's it is.
+    devices: Vec<usize>,
 }
 
 /// How an engine's thread hears of work.
@@ -66,11 +89,19 @@ struct State {
     pending: HashMap<TaskId, Task>,
     engines: Vec<EngineState>,
     contexts: HashMap<u64, Lanes>,
+    /// Tasks whose turn it is but for a value that memory does not hold yet.
+    awaiting: Vec<TaskId>,
+    /// Whether the thread that looks at such memory was started.
+    watched: bool,
 }
 
 #[derive(Default)]
 struct EngineState {
-    ready: BTreeSet<TaskId>,
+    /// By priority (lower first), then in the order they were submitted.
+    ready: BTreeSet<(i32, TaskId)>,
+    /// Tickets for the machine's engine, as many as tasks are ready or running.
+    tickets: VecDeque<u64>,
+    /// Whether a thread runs a task of it, or waits for the machine's engine to do so.
     busy: bool,
     /// Whether its thread was started.
     started: bool,
@@ -83,6 +114,7 @@ struct Task {
     lane: Lane,
     /// Whether the null stream waits for it.
     joins_null: bool,
+    priority: i32,
     engine: Option<usize>,
     /// Taken when it starts.
     work: Option<Work>,
@@ -92,6 +124,17 @@ struct Task {
     dependents: Vec<TaskId>,
     /// Threads that sleep until it has ended.
     sleepers: Option<Arc<Condvar>>,
+}
+
+/// A task that is about to be added.
+struct NewTask<'a> {
+    context: &'a Arc<Context>,
+    lane: Lane,
+    work: Work,
+    /// Whether what follows in its stream waits for it.
+    last: bool,
+    /// Whether an engine's thread is woken for it; if not, the caller goes on to wait for it.
+    call: bool,
 }
 
 /// The streams of one context.
@@ -108,12 +151,14 @@ struct Stream {
     last: TaskId,
     /// Whether it and the null stream wait for each other.
     blocking: bool,
+    /// Lower is more urgent.
+    priority: i32,
 }
 
 impl Engines {
-    /// The engines of this many devices.
-    pub fn new(devices: usize) -> Engines {
-        let count = devices * Engine::ALL.len();
+    /// The engines of these of the machine's devices; with `turns` shared with its other processes.
+    pub fn new(devices: Vec<usize>, turns: Option<&'static Turns>) -> Engines {
+        let count = devices.len() * Engine::ALL.len();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Engines {
             state: Mutex::new(State {
@@ -121,22 +166,50 @@ impl Engines {
                 pending: HashMap::new(),
                 engines: (0..count).map(|_| EngineState::default()).collect(),
                 contexts: HashMap::new(),
+                awaiting: Vec::new(),
+                watched: false,
             }),
+            watch: Condvar::new(),
             ended: AtomicU64::new(0),
             wakers: (0..count).map(|_| Waker::default()).collect(),
             spin: if cores > 1 { SPIN } else { Duration::ZERO },
+            turns,
+            devices,
         }
     }
 
     /// Adds a stream to a context; `blocking` ones synchronise with the null stream.
-    pub fn add_stream(&self, context: u64, stream: u64, blocking: bool) {
+    pub fn add_stream(&self, context: u64, stream: u64, blocking: bool, priority: i32) {
         let lanes = &mut self.state().contexts;
-        let stream_state = Stream { last: 0, blocking };
+        let stream_state = Stream {
+            last: 0,
+            blocking,
+            priority,
+        };
         lanes
             .entry(context)
             .or_default()
             .streams
             .insert(stream, stream_state);
+    }
+
+    /// Changes how urgent what is submitted to a stream from now on is.
+    pub fn set_priority(&self, context: u64, stream: u64, priority: i32) {
+        if let Some(stream) = self.state().stream(context, stream) {
+            stream.priority = priority;
+        }
+    }
+
+    /// A stream's priority.
+    pub fn priority(&self, context: u64, lane: Lane) -> i32 {
+        match lane {
+            Lane::Null => 0,
+            Lane::Stream(stream) => {
+                let mut state = self.state();
+                let stream = state.stream(context, stream);
+                stream.map_or(0, |stream| stream.priority)
+            }
+        }
     }
 
     /// Forgets a stream; its tasks still run.
@@ -157,10 +230,11 @@ impl Engines {
         self.state().contexts.remove(&context);
     }
 
-    /// Submits work to a stream; it starts after everything in the stream and after `also`.
+    /// Submits work to a stream; it starts after everything in the stream and after `also`. In a stream
+    /// that is being captured it becomes a node, and the task is 0.
     ///
     /// # Errors
-    /// CUDA_ERROR_OPERATING_SYSTEM if a thread cannot be started.
+    /// CUDA_ERROR_OPERATING_SYSTEM if a thread cannot be started, or what `Captures::divert` gives.
     pub fn submit(
         &self,
         driver: &'static Driver,
@@ -169,6 +243,9 @@ impl Engines {
         work: Work,
         also: TaskId,
     ) -> Result<TaskId, CuResult> {
+        let Some(work) = driver.captures.divert(driver, context, lane, work)? else {
+            return Ok(0);
+        };
         let mut state = self.state();
         if state.pending.len() >= MAX_PENDING {
             drop(state);
@@ -177,7 +254,77 @@ impl Engines {
         }
         let mut after = state.follow(context.id, lane);
         after.push(also);
-        self.add(driver, state, context, lane, work, after, true)
+        let task = NewTask {
+            context,
+            lane,
+            work,
+            last: true,
+            call: true,
+        };
+        self.add(driver, &mut state, task, &after)
+    }
+
+    /// Submits steps to a stream; they start after everything in the stream and after `also`, and what
+    /// follows in the stream starts after all of them. The task that ends when all have.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_OPERATING_SYSTEM if a thread cannot be started.
+    pub fn submit_steps(
+        &self,
+        driver: &'static Driver,
+        context: &Arc<Context>,
+        lane: Lane,
+        steps: Vec<Step>,
+        also: TaskId,
+    ) -> Result<TaskId, CuResult> {
+        let mut state = self.state();
+        if state.pending.len() >= MAX_PENDING {
+            drop(state);
+            self.wait_lane(driver, context.id, lane);
+            state = self.state();
+        }
+        let mut before = state.follow(context.id, lane);
+        before.push(also);
+        let mut ends: Vec<TaskId> = Vec::with_capacity(steps.len());
+        for step in steps {
+            let mut after: Vec<TaskId> = match step.after.is_empty() {
+                true => before.clone(),
+                false => step.after.iter().map(|at| ends[*at]).collect(),
+            };
+            after.push(step.also);
+            let works = match step.works.is_empty() {
+                true => vec![Work::Mark],
+                false => step.works,
+            };
+            for work in works {
+                let event = match &work {
+                    Work::Record(event) => Some(Arc::clone(event)),
+                    _ => None,
+                };
+                let task = NewTask {
+                    context: &step.context,
+                    lane,
+                    work,
+                    last: false,
+                    call: true,
+                };
+                let id = self.add(driver, &mut state, task, &after)?;
+                if let Some(event) = event {
+                    event.recorded(id, lane);
+                }
+                after = vec![id];
+            }
+            ends.extend(after);
+        }
+        ends.extend(before);
+        let end = NewTask {
+            context,
+            lane,
+            work: Work::Mark,
+            last: true,
+            call: true,
+        };
+        self.add(driver, &mut state, end, &ends)
     }
 
     /// Submits work to a stream and waits for it, in the calling thread where that is possible.
@@ -188,9 +335,18 @@ impl Engines {
         lane: Lane,
         work: Work,
     ) -> Result<(), CuResult> {
+        driver.captures.check_wait(context, lane)?;
         let mut state = self.state();
         let after = state.follow(context.id, lane);
-        let task = self.add(driver, state, context, lane, work, after, false)?;
+        let task = NewTask {
+            context,
+            lane,
+            work,
+            last: true,
+            call: false,
+        };
+        let task = self.add(driver, &mut state, task, &after)?;
+        drop(state);
         self.wait(driver, task, Scope::Lane(context.id, lane));
         Ok(())
     }
@@ -227,9 +383,9 @@ impl Engines {
         let mut state = self.state();
         let mut spin_until = None;
         while state.pending.contains_key(&task) {
-            if let Some((engine, next)) = state.next_in(scope, task) {
+            if let Some(engine) = state.next_in(scope, task) {
                 if self.may_run_here(engine) {
-                    state = self.run(driver, state, engine, next);
+                    state = self.run(driver, state, engine);
                     spin_until = None;
                     continue;
                 }
@@ -254,28 +410,28 @@ impl Engines {
         Locked {
             state: self.state.lock().unwrap_or_else(PoisonError::into_inner),
             wakes: Wakes {
-                wakers: &self.wakers,
-                engines: 0,
+                engines: self,
+                threads: 0,
+                turn: None,
             },
         }
     }
 
-    /// Adds a task that starts after those in `after`. With `call`, an engine's thread is woken for
-    /// it; without, the caller goes on to wait for it.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "the parts of a task, known at two places only"
-    )]
+    /// Adds a task that starts after those in `after`.
     fn add(
         &self,
         driver: &'static Driver,
-        mut state: Locked<'_>,
-        context: &Arc<Context>,
-        lane: Lane,
-        work: Work,
-        after: Vec<TaskId>,
-        call: bool,
+        state: &mut Locked<'_>,
+        new: NewTask<'_>,
+        after: &[TaskId],
     ) -> Result<TaskId, CuResult> {
+        let NewTask {
+            context,
+            lane,
+            work,
+            last,
+            call,
+        } = new;
         let engine = work
             .engine()
             .map(|engine| context.device * Engine::ALL.len() + engine as usize);
@@ -285,20 +441,28 @@ impl Engines {
             self.start(driver, engine)?;
             state.engines[engine].started = true;
         }
+        if matches!(work, Work::Await(..)) && !state.watched {
+            spawn("watch", move || driver.engines.watch(driver))?;
+            state.watched = true;
+        }
         state.last += 1;
         let id = state.last;
         let mut blockers = 0;
         for before in after {
-            if let Some(task) = state.pending.get_mut(&before) {
+            if let Some(task) = state.pending.get_mut(before) {
                 task.dependents.push(id);
                 blockers += 1;
             }
         }
-        let joins_null = state.set_last(context.id, lane, id);
+        if last {
+            state.set_last(context.id, lane, id);
+        }
+        let (joins_null, priority) = state.traits(context.id, lane);
         let task = Task {
             context: Arc::clone(context),
             lane,
             joins_null,
+            priority,
             engine,
             work: Some(work),
             blockers,
@@ -309,21 +473,64 @@ impl Engines {
         if blockers == 0 {
             match engine {
                 Some(engine) => {
-                    state.engines[engine].ready.insert(id);
+                    self.line_up(state, engine, id, priority);
                     if call {
-                        self.call(&mut state, engine);
+                        self.call(state, engine);
                     }
                 }
-                None => self.end(driver, &mut state, id),
+                None => {
+                    self.end(driver, state, id);
+                    // It may have been a write that another waits for.
+                    self.end_awaiting(driver, state);
+                }
             }
         }
         Ok(id)
+    }
+
+    /// Looks at the memory that tasks wait for, as long as there are such.
+    fn watch(&self, driver: &'static Driver) {
+        let mut pause = WATCH.0;
+        let mut state = self.state();
+        loop {
+            let waiting = state.awaiting.len();
+            if waiting == 0 {
+                state = state.sleep(&self.watch);
+                pause = WATCH.0;
+                continue;
+            }
+            self.end_awaiting(driver, &mut state);
+            pause = match state.awaiting.len() == waiting {
+                true => WATCH.1.min(pause * 2),
+                false => WATCH.0,
+            };
+            drop(state);
+            std::thread::sleep(pause);
+            state = self.state();
+        }
+    }
+
+    /// Ends the tasks whose memory holds what they wait for, and those of ended contexts.
+    fn end_awaiting(&self, driver: &Driver, state: &mut Locked<'_>) {
+        let awaiting = std::mem::take(&mut state.awaiting);
+        for id in awaiting {
+            self.end(driver, state, id);
+        }
     }
 
     /// Ends a task, and with it those that waited for it and take no time.
     fn end(&self, driver: &Driver, state: &mut Locked<'_>, task: TaskId) {
         let mut ending = vec![task];
         while let Some(id) = ending.pop() {
+            let waits = state.pending.get(&id).is_some_and(|task| {
+                let work = task.work.as_ref();
+                task.context.goes_on() && work.is_some_and(|work| !work.may_pass())
+            });
+            if waits {
+                state.awaiting.push(id);
+                self.watch.notify_one();
+                continue;
+            }
             let Some(mut task) = state.pending.remove(&id) else {
                 continue;
             };
@@ -341,7 +548,8 @@ impl Engines {
                 if dependent.blockers == 0 {
                     match dependent.engine {
                         Some(engine) => {
-                            state.engines[engine].ready.insert(next);
+                            let priority = dependent.priority;
+                            self.line_up(state, engine, next, priority);
                             self.call(state, engine);
                         }
                         None => ending.push(next),
@@ -350,6 +558,30 @@ impl Engines {
             }
         }
         self.ended.fetch_add(1, Ordering::Release);
+    }
+
+    /// Puts a task whose turn only its engine decides into that engine's queue.
+    fn line_up(&self, state: &mut Locked<'_>, engine: usize, task: TaskId, priority: i32) {
+        let queue = &mut state.engines[engine];
+        queue.ready.insert((priority, task));
+        if let Some((turns, shared)) = self.shared(engine) {
+            let ticket = turns.draw();
+            queue.tickets.push_back(ticket);
+            if queue.tickets.len() == 1 {
+                turns.line_up(shared, ticket);
+            }
+        }
+    }
+
+    /// The machine's engine behind one of this process's, if it is shared.
+    fn shared(&self, engine: usize) -> Option<(&'static Turns, usize)> {
+        let kinds = Engine::ALL.len();
+        let kind = Engine::ALL[engine % kinds];
+        let place = Engine::SHARED.iter().position(|shared| *shared == kind)?;
+        Some((
+            self.turns?,
+            self.devices[engine / kinds] * Engine::SHARED.len() + place,
+        ))
     }
 
     /// Tells an engine's thread that there is work.
@@ -361,27 +593,40 @@ impl Engines {
         waker.calls.fetch_add(1, Ordering::Release);
         if state.engines[engine].asleep {
             state.engines[engine].asleep = false;
-            state.wakes.engines |= 1 << engine;
+            state.wakes.threads |= 1 << engine;
         }
     }
 
-    /// Runs a ready task of an idle engine without the lock.
+    /// Runs the first ready task of an idle engine without the lock, when it is this process's turn.
     fn run<'a>(
         &'a self,
         driver: &'static Driver,
         mut state: Locked<'a>,
         engine: usize,
-        id: TaskId,
     ) -> Locked<'a> {
-        state.engines[engine].ready.remove(&id);
+        let shared = self.shared(engine);
+        let ticket = state.engines[engine].tickets.front().copied();
         state.engines[engine].busy = true;
-        let started = state
-            .pending
-            .get_mut(&id)
+        let held = match (shared, ticket) {
+            (Some((turns, shared)), Some(ticket)) if state.first_goes_on(engine) => {
+                if !turns.try_take(shared, ticket) {
+                    drop(state);
+                    turns.take(shared, ticket);
+                    state = self.state();
+                }
+                true
+            }
+            // What is left of an ended context takes no time, so it needs no turn.
+            _ => false,
+        };
+        // A more urgent one may have become ready meanwhile.
+        let id = state.engines[engine].ready.pop_first().map(|(_, id)| id);
+        let started = id
+            .and_then(|id| state.pending.get_mut(&id))
             .and_then(|task| Some((task.work.take()?, Arc::clone(&task.context))));
         drop(state);
         if let Some((work, context)) = started
-            && context.goes_on()
+            && (context.goes_on() || context.alive() && work.outlives_failure())
         {
             // A panic in the engine is our mistake; to the program it is a failed kernel.
             if catch_unwind(AssertUnwindSafe(|| work.run(driver, &context))).is_err() {
@@ -389,31 +634,39 @@ impl Engines {
             }
         }
         let mut state = self.state();
-        state.engines[engine].busy = false;
-        self.end(driver, &mut state, id);
+        if let Some(id) = id {
+            self.end(driver, &mut state, id);
+            self.end_awaiting(driver, &mut state);
+        }
+        let queue = &mut state.engines[engine];
+        queue.busy = false;
+        queue.tickets.pop_front();
+        if let Some((turns, shared)) = shared {
+            let next = queue.tickets.front().copied().unwrap_or(0);
+            let whose = turns.leave(shared, next, held);
+            state.wakes.turn = whose.map(|slot| (shared, slot));
+        }
         if !state.engines[engine].ready.is_empty() {
             self.call(&mut state, engine);
         }
         state
     }
 
-    /// Whether the calling thread has the stack that the engine's work needs.
+    /// Whether the calling thread may do the engine's work, and has the stack that it needs.
     fn may_run_here(&self, engine: usize) -> bool {
-        engine % Engine::ALL.len() != Engine::Compute as usize || stack_left() >= KERNEL_STACK
+        match Engine::ALL[engine % Engine::ALL.len()] {
+            Engine::Compute => stack_left() >= KERNEL_STACK,
+            Engine::Upload | Engine::Download => true,
+            // The program's functions run on a thread that is none of its own.
+            Engine::Host => false,
+        }
     }
 
     /// Starts the thread of an engine. It lives as long as the process.
     fn start(&self, driver: &'static Driver, engine: usize) -> Result<(), CuResult> {
         let kind = Engine::ALL[engine % Engine::ALL.len()];
-        std::thread::Builder::new()
-            .name(format!("softcuda {kind:?}").to_lowercase())
-            .stack_size(8 << 20)
-            .spawn(move || driver.engines.serve(driver, engine))
-            .map(drop)
-            .map_err(|error| {
-                tracing::error!(%error, "cannot start an engine's thread; raise the thread limit");
-                CuResult::OPERATING_SYSTEM
-            })
+        let name = format!("{kind:?}").to_lowercase();
+        spawn(&name, move || driver.engines.serve(driver, engine))
     }
 
     /// An engine's thread.
@@ -422,9 +675,9 @@ impl Engines {
         let mut state = self.state();
         loop {
             let calls = waker.calls.load(Ordering::Acquire);
-            let next = state.engines[engine].ready.first().copied();
-            if let Some(next) = next.filter(|_| !state.engines[engine].busy) {
-                state = self.run(driver, state, engine, next);
+            let queue = &state.engines[engine];
+            if !queue.busy && !queue.ready.is_empty() {
+                state = self.run(driver, state, engine);
                 continue;
             }
             drop(state);
@@ -454,13 +707,17 @@ impl<'a> Locked<'a> {
     /// Unlocks until the condition is notified.
     fn sleep(self, condition: &Condvar) -> Locked<'a> {
         let Locked { state, wakes } = self;
-        let wakers = wakes.wakers;
+        let engines = wakes.engines;
         drop(wakes);
         Locked {
             state: condition
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner),
-            wakes: Wakes { wakers, engines: 0 },
+            wakes: Wakes {
+                engines,
+                threads: 0,
+                turn: None,
+            },
         }
     }
 }
@@ -478,16 +735,21 @@ impl DerefMut for Locked<'_> {
     }
 }
 
-/// Engines' threads to wake, a bit each: 16 devices have 48.
+/// Whom to wake: engines' threads, a bit each (16 devices have 64), and the process whose turn it is
+/// on one of the machine's engines.
 struct Wakes<'a> {
-    wakers: &'a [Waker],
-    engines: u64,
+    engines: &'a Engines,
+    threads: u64,
+    turn: Option<(usize, usize)>,
 }
 
 impl Drop for Wakes<'_> {
     fn drop(&mut self) {
-        for (engine, waker) in self.wakers.iter().enumerate() {
-            if self.engines >> engine & 1 == 1 {
+        if let (Some(turns), Some((engine, slot))) = (self.engines.turns, self.turn) {
+            turns.wake(engine, Some(slot));
+        }
+        for (engine, waker) in self.engines.wakers.iter().enumerate() {
+            if self.threads >> engine & 1 == 1 {
                 waker.sleep.notify_one();
             }
         }
@@ -531,28 +793,45 @@ impl State {
         self.contexts.get_mut(&context)?.streams.get_mut(&stream)
     }
 
-    /// Makes a task its stream's last; whether the null stream waits for it.
-    fn set_last(&mut self, context: u64, lane: Lane, task: TaskId) -> bool {
+    /// Makes a task its stream's last.
+    fn set_last(&mut self, context: u64, lane: Lane, task: TaskId) {
         match lane {
-            Lane::Null => {
-                self.contexts.entry(context).or_default().null = task;
-                true
+            Lane::Null => self.contexts.entry(context).or_default().null = task,
+            Lane::Stream(stream) => {
+                if let Some(stream) = self.stream(context, stream) {
+                    stream.last = task;
+                }
             }
-            Lane::Stream(stream) => self.stream(context, stream).is_some_and(|stream| {
-                stream.last = task;
-                stream.blocking
-            }),
         }
     }
 
-    /// An idle engine and the task it would take next, if that is in the scope.
-    fn next_in(&self, scope: Scope, until: TaskId) -> Option<(usize, TaskId)> {
+    /// Whether the null stream waits for a stream, and its priority.
+    fn traits(&mut self, context: u64, lane: Lane) -> (bool, i32) {
+        match lane {
+            Lane::Null => (true, 0),
+            Lane::Stream(stream) => {
+                let stream = self.stream(context, stream);
+                stream.map_or((false, 0), |stream| (stream.blocking, stream.priority))
+            }
+        }
+    }
+
+    /// Whether the task that an engine would take next is still to be carried out.
+    fn first_goes_on(&self, engine: usize) -> bool {
+        let first = self.engines[engine].ready.first();
+        first
+            .and_then(|(_, id)| self.pending.get(id))
+            .is_some_and(|task| task.context.goes_on())
+    }
+
+    /// An idle engine whose next task is in the scope.
+    fn next_in(&self, scope: Scope, until: TaskId) -> Option<usize> {
         let idle = self
             .engines
             .iter()
             .enumerate()
             .filter(|(_, engine)| !engine.busy);
-        idle.filter_map(|(at, engine)| Some((at, *engine.ready.first()?)))
+        idle.filter_map(|(at, engine)| Some((at, engine.ready.first()?.1)))
             .find(|(_, id)| {
                 *id <= until
                     && self.pending.get(id).is_some_and(|task| match scope {
@@ -563,7 +842,21 @@ impl State {
                         Scope::Context(context) => task.context.id == context,
                     })
             })
+            .map(|(engine, _)| engine)
     }
+}
+
+/// Starts a thread that lives as long as the process.
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), CuResult> {
+    std::thread::Builder::new()
+        .name(format!("softcuda {name}"))
+        .stack_size(8 << 20)
+        .spawn(body)
+        .map(drop)
+        .map_err(|error| {
+            tracing::error!(%error, "cannot start an engine's thread; raise the thread limit");
+            CuResult::OPERATING_SYSTEM
+        })
 }
 
 /// Bytes of stack that the calling thread has left; 0 where that cannot be known.

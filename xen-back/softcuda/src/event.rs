@@ -1,5 +1,6 @@
 //! Events: a point in a stream and when it was reached. Must never be locked around anything else.
 
+use crate::capture::Point;
 use crate::context::Context;
 use crate::engine::{Lane, TaskId};
 use cuda_abi::CuResult;
@@ -21,6 +22,8 @@ pub struct Event {
     /// As given to cuEventCreate.
     pub flags: u32,
     record: Mutex<Record>,
+    /// Where in a capture it was recorded last, if that was in a capturing stream.
+    captured: Mutex<Option<Point>>,
 }
 
 /// The last cuEventRecord.
@@ -41,7 +44,19 @@ impl Event {
             context,
             flags,
             record: Mutex::default(),
+            captured: Mutex::default(),
         }
+    }
+
+    /// Where in a capture it was recorded last, if that was in a capturing stream.
+    pub fn captured(&self) -> Option<Point> {
+        let captured = self.captured.lock();
+        captured.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes that, or that it was recorded elsewhere.
+    pub fn set_captured(&self, point: Option<Point>) {
+        *self.captured.lock().unwrap_or_else(PoisonError::into_inner) = point;
     }
 
     /// The task that stands for its last record; 0 if there was none.

@@ -1,7 +1,8 @@
 //! A libcuda.so.1 that compiles PTX with Cranelift and runs it on the CPU.
 //!
 //! `ptx`, `compile` and `exec` turn PTX into code and run a grid of it; `memory` is the device's memory,
-//! `engine` decides when work runs and `work` carries it out; `context`, `stream`, `event` and `module`
+//! `engine` decides when work runs, with `turns` among the processes of the machine, and `work` carries
+//! it out; `context`, `stream`, `event` and `module`
 //! are what a program's handles mean, and `api` is the driver's C functions over them. Programs reach it
 //! through the exported symbols only.
 //!
@@ -13,6 +14,7 @@
 //! | `SOFTCUDA_MEMORY` | memory of each device, in bytes or with K, M, G, T (powers of 1024), from 1M to 4T | a quarter of the machine's |
 //! | `SOFTCUDA_DEVICES` | number of devices, from 1 to 16 | 1 |
 //! | `SOFTCUDA_TIMEOUT` | how long a launch may take, in seconds; one that takes longer fails with `CUDA_ERROR_LAUNCH_TIMEOUT` | for ever |
+//! | `SOFTCUDA_ENGINE` | the file in which the processes of the machine queue for the devices' engines, or `off`: then each process has engines of its own | `/dev/shm/softcuda-engines` |
 //! | `CUDA_VISIBLE_DEVICES` | the devices that the program sees, by ordinal or UUID (`GPU-…`), as with NVIDIA's driver | all |
 //! | `SOFTCUDA_WIDE` | which kernels are vectorised: none (0), all that can be (`always`), or those for which it pays, once they have run 32768 threads; results are the same | where it pays |
 //! | `SOFTCUDA_LOG` | what is written to standard error, as a `tracing` filter: `error` shows why a module or a kernel failed | nothing |
@@ -24,6 +26,7 @@
 )]
 mod api;
 mod array;
+mod capture;
 mod compile;
 mod context;
 mod device;
@@ -31,17 +34,20 @@ mod driver;
 mod engine;
 mod event;
 pub mod exec;
+mod graph;
 mod handles;
 mod image;
 mod launch;
 mod library;
 mod memory;
 mod module;
+mod pool;
 pub mod ptx;
 mod rounding;
 mod settings;
 mod stream;
 mod texture;
+mod turns;
 mod work;
 
 cuda_abi::with_calls!(cuda_abi::export_all_calls);

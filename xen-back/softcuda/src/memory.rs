@@ -62,6 +62,8 @@ pub enum Purpose {
     Variable,
     /// Physical memory at addresses that the program reserved.
     Mapping,
+    /// A graph's, freed with the graph and its executable forms.
+    Graph,
 }
 
 /// A live allocation, or a range of the program's own memory that it registered.
@@ -387,6 +389,22 @@ impl Memory {
         if let Some(allocation) = state.live.remove(&start) {
             self.give_back(&mut state, &allocation);
         }
+    }
+
+    /// Releases an allocation, if it is still there.
+    pub fn release_same(&self, allocation: &Allocation) {
+        let mut state = self.state();
+        let found = state.live.get(&allocation.start);
+        if found.is_some_and(|found| found.id == allocation.id) {
+            state.live.remove(&allocation.start);
+            self.give_back(&mut state, allocation);
+        }
+    }
+
+    /// Whether a graph's allocation starts at an address.
+    pub fn reserved(&self, start: u64) -> bool {
+        let found = self.state().live.get(&start).copied();
+        found.is_some_and(|found| found.owner.purpose == Purpose::Graph)
     }
 
     /// Releases all that a context holds and forgets what it registered.

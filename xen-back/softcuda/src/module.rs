@@ -38,6 +38,8 @@ pub struct Module {
 /// A kernel of a loaded module.
 #[derive(Debug)]
 pub struct Function {
+    /// What programs call it.
+    pub handle: u64,
     /// Where it belongs.
     pub context: Arc<Context>,
     /// Handle of its module.
@@ -215,6 +217,7 @@ impl Module {
         *functions.entry(index).or_insert_with(|| {
             let handle = driver.functions.number();
             let function = Function {
+                handle,
                 context: Arc::clone(&self.context),
                 module: self.handle,
                 program: Arc::clone(&self.program),

@@ -1,10 +1,11 @@
-//! What the environment says about the devices: `SOFTCUDA_MEMORY`, `SOFTCUDA_DEVICES`, `SOFTCUDA_TIMEOUT`
-//! and `CUDA_VISIBLE_DEVICES`, read once by cuInit. A value that makes no sense is an error that names the
-//! variable; it must never be replaced by a default in silence.
+//! What the environment says about the devices: `SOFTCUDA_MEMORY`, `SOFTCUDA_DEVICES`,
+//! `SOFTCUDA_ENGINE`, `SOFTCUDA_TIMEOUT` and `CUDA_VISIBLE_DEVICES`, read once by cuInit. A value that
+//! makes no sense is an error that names the variable; it must never be replaced by a default in silence.
 
 use std::sync::OnceLock;
 
 use cuda_abi::Uuid;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::exec::Vectorise;
@@ -26,6 +27,8 @@ pub(crate) fn vectorise() -> Vectorise {
         _ => Vectorise::WhenItPays,
     })
 }
+/// The file in which processes queue for the engines, unless another is named.
+const ENGINES: &str = "/dev/shm/softcuda-engines";
 
 /// Why the environment cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +46,11 @@ pub enum SettingsError {
     /// Not a number of devices.
     #[error("SOFTCUDA_DEVICES={0:?} is not a number of devices: write a number from 1 to 16")]
     Devices(String),
+    /// Neither a path nor `off`.
+    #[error(
+        "SOFTCUDA_ENGINE={0:?} names no file: write an absolute path, as in SOFTCUDA_ENGINE=/dev/shm/softcuda-engines, or SOFTCUDA_ENGINE=off"
+    )]
+    Engine(String),
 }
 
 /// The machine that softcuda pretends to be.
@@ -54,6 +62,9 @@ pub struct Settings {
     pub devices: usize,
     /// How long a launch may take; `None` for as long as it likes.
     pub timeout: Option<Duration>,
+    /// The file in which processes queue for the devices' engines; `None` for engines of the process's
+    /// own.
+    pub engine: Option<PathBuf>,
     /// `CUDA_VISIBLE_DEVICES`, where it is set.
     pub visible: Option<String>,
 }
@@ -91,7 +102,14 @@ impl Settings {
             }
             None => None,
         };
+        let engine = match variable("SOFTCUDA_ENGINE") {
+            Some(text) if text == "off" => None,
+            Some(text) if text.starts_with('/') => Some(text.into()),
+            Some(text) => return Err(SettingsError::Engine(text)),
+            None => Some(ENGINES.into()),
+        };
         Ok(Settings {
+            engine,
             timeout,
             memory: memory & !0xfff,
             devices,
@@ -221,6 +239,23 @@ mod tests {
         assert_eq!(timeout(" 0.25 "), Some(Duration::from_millis(250)));
         for text in ["", "0", "-1", "nan", "inf", "1e300", "1s"] {
             assert_eq!(read(text), Err(SettingsError::Timeout(text.to_owned())));
+        }
+    }
+
+    #[test]
+    fn the_engines_file_is_named_or_off() {
+        let read = |text: Option<&'static str>| {
+            let variable = |name: &str| text.filter(|_| name == "SOFTCUDA_ENGINE");
+            Settings::read(|name| variable(name).map(str::to_owned), 8 << 30)
+        };
+        assert_eq!(read(None).unwrap().engine, Some(ENGINES.into()));
+        assert_eq!(read(Some("off")).unwrap().engine, None);
+        assert_eq!(read(Some("/run/x")).unwrap().engine, Some("/run/x".into()));
+        for text in ["", "on", "x/y", "Off"] {
+            assert_eq!(
+                read(Some(text)),
+                Err(SettingsError::Engine(text.to_owned()))
+            );
         }
     }
 

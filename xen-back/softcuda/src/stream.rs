@@ -4,10 +4,13 @@ use crate::context::{self, Context};
 use crate::driver::Driver;
 use crate::engine::Lane;
 use cuda_abi::{CuResult, Handle};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// `CU_STREAM_NON_BLOCKING`, the only flag a stream can have.
 pub const NON_BLOCKING: u32 = 1;
+/// Priorities that a stream can have: the least and the most urgent, as NVIDIA's devices have them.
+pub const PRIORITIES: (i32, i32) = (0, -5);
 /// `CU_STREAM_LEGACY`: the null stream by another name.
 const LEGACY: u64 = 1;
 /// `CU_STREAM_PER_THREAD`: the calling thread's default stream.
@@ -65,6 +68,14 @@ impl Target {
         }
     }
 
+    /// A number that no other stream of the process has.
+    pub fn id(&self) -> u64 {
+        match self.lane {
+            Lane::Null => self.context.id,
+            Lane::Stream(number) => number,
+        }
+    }
+
     /// The null stream of a context.
     pub fn null(context: Arc<Context>) -> Target {
         Target {
@@ -72,5 +83,49 @@ impl Target {
             lane: Lane::Null,
             flags: 0,
         }
+    }
+}
+
+/// A `CUlaunchAttributeValue`.
+pub type AttributeValue = [u8; 64];
+
+/// The attributes that programs set on streams; they change nothing on this device but the priority,
+/// which the engines keep.
+#[derive(Debug, Default)]
+pub struct StreamAttributes {
+    set: Mutex<HashMap<(u64, Lane), BTreeMap<i32, AttributeValue>>>,
+}
+
+impl StreamAttributes {
+    /// What was set, by a `CUlaunchAttributeID`.
+    pub fn get(&self, target: &Target, id: i32) -> Option<AttributeValue> {
+        let set = self.lock();
+        set.get(&(target.context.id, target.lane))?
+            .get(&id)
+            .copied()
+    }
+
+    /// Sets one.
+    pub fn set(&self, target: &Target, id: i32, value: AttributeValue) {
+        let mut set = self.lock();
+        let own = set.entry((target.context.id, target.lane)).or_default();
+        own.insert(id, value);
+    }
+
+    /// Sets all as another stream has them.
+    pub fn copy(&self, to: &Target, from: &Target) {
+        let mut set = self.lock();
+        let values = set.get(&(from.context.id, from.lane)).cloned();
+        set.insert((to.context.id, to.lane), values.unwrap_or_default());
+    }
+
+    /// Forgets those of a stream, or of all of a context's (`None`).
+    pub fn forget(&self, context: u64, lane: Option<Lane>) {
+        self.lock()
+            .retain(|(id, at), _| *id != context || lane.is_some_and(|lane| lane != *at));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(u64, Lane), BTreeMap<i32, AttributeValue>>> {
+        self.set.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

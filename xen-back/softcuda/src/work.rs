@@ -10,11 +10,14 @@ use crate::exec::{Fault, Launch};
 use crate::module::Function;
 use crate::rounding::with_default_modes;
 use cuda_abi::CuResult;
+use std::cell::Cell;
+use std::ffi::c_void;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 /// What is to be done.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Work {
     /// Nothing: a point to wait for.
     Mark,
@@ -32,10 +35,51 @@ pub enum Work {
     CopyRows(Box<CopyRows>),
     /// Fills rows of memory with a repeated value.
     FillRows(FillRows),
+    /// Calls a function of the program's.
+    Host(Host),
+    /// Writes a value that others wait for.
+    Write(Word),
+    /// Waits until memory holds a value; no engine is busy with it.
+    Await(Word, Condition),
+}
+
+/// A function of the program's.
+#[derive(Debug, Clone, Copy)]
+pub enum Host {
+    /// cuLaunchHostFunc's: not called in a context that failed.
+    Function(unsafe extern "C" fn(*mut c_void), usize),
+    /// cuStreamAddCallback's: told the stream's handle and the context's error.
+    Callback(
+        unsafe extern "C" fn(*mut c_void, CuResult, *mut c_void),
+        u64,
+        usize,
+    ),
+}
+
+/// A value and its place in memory of the process's devices, aligned for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// Address and value of 4 bytes.
+    Short(u64, u32),
+    /// Address and value of 8 bytes.
+    Long(u64, u64),
+}
+
+/// What a wait compares the memory's value and its own by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// The difference, as a signed number, is not negative.
+    GreaterOrEqual,
+    /// Both are equal.
+    Equal,
+    /// They have a bit in common.
+    And,
+    /// There is a bit that neither has.
+    Nor,
 }
 
 /// A kernel with its launch.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Kernel {
     /// Which kernel.
     pub function: Arc<Function>,
@@ -52,7 +96,7 @@ pub struct Kernel {
 }
 
 /// A copy between any two places of the process.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Copy {
     /// First address written.
     pub to: u64,
@@ -65,7 +109,7 @@ pub struct Copy {
 }
 
 /// Where a copy's bytes come from.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Source {
     /// An address.
     Address(u64),
@@ -74,7 +118,7 @@ pub enum Source {
 }
 
 /// A value repeated over a range.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Fill {
     /// First address written, a multiple of the value's width.
     pub to: u64,
@@ -162,11 +206,20 @@ pub enum Engine {
     Upload,
     /// Copies that end in host memory.
     Download,
+    /// Functions of the program's.
+    Host,
 }
 
 impl Engine {
     /// All of a device's engines.
-    pub const ALL: [Engine; 3] = [Engine::Compute, Engine::Upload, Engine::Download];
+    pub const ALL: [Engine; 4] = [
+        Engine::Compute,
+        Engine::Upload,
+        Engine::Download,
+        Engine::Host,
+    ];
+    /// Those that all processes of the machine share.
+    pub const SHARED: [Engine; 3] = [Engine::Compute, Engine::Upload, Engine::Download];
 }
 
 impl Work {
@@ -174,6 +227,8 @@ impl Work {
     pub fn engine(&self) -> Option<Engine> {
         match self {
             Work::Mark | Work::Record(_) | Work::Release(_) => None,
+            Work::Write(_) | Work::Await(..) => None,
+            Work::Host(_) => Some(Engine::Host),
             Work::Kernel(_) => Some(Engine::Compute),
             Work::Copy(copy) if copy.download => Some(Engine::Download),
             Work::CopyRows(copy) if copy.download => Some(Engine::Download),
@@ -187,10 +242,28 @@ impl Work {
     pub fn pass(self, driver: &Driver, task: u64) {
         match self {
             Work::Record(event) => event.reached(task, Instant::now()),
-            Work::Release(start) => driver.memory.release(start),
-            Work::Mark | Work::Kernel(_) | Work::Copy(_) | Work::Fill(_) => {}
+            Work::Release(start) => {
+                driver.pools.released(start);
+                driver.memory.release(start);
+            }
+            Work::Write(word) => word.write(),
+            Work::Mark | Work::Await(..) | Work::Host(_) => {}
+            Work::Kernel(_) | Work::Copy(_) | Work::Fill(_) => {}
             Work::CopyRows(_) | Work::FillRows(_) => {}
         }
+    }
+
+    /// Whether what must hold before it may pass does.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Work::Await(word, condition) => word.holds(*condition),
+            _ => true,
+        }
+    }
+
+    /// Whether it is done even after its context failed.
+    pub fn outlives_failure(&self) -> bool {
+        matches!(self, Work::Host(Host::Callback(..)))
     }
 
     /// Does what an engine does. A failure is the context's from then on.
@@ -201,7 +274,96 @@ impl Work {
             Work::Fill(fill) => fill.run(),
             Work::CopyRows(copy) => copy.run(),
             Work::FillRows(fill) => fill.run(),
+            Work::Host(host) => host.run(context),
             Work::Mark | Work::Record(_) | Work::Release(_) => {}
+            Work::Write(_) | Work::Await(..) => {}
+        }
+    }
+}
+
+thread_local! {
+    static IN_HOST_FUNCTION: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the calling thread is in a function that a stream called: such may not call CUDA.
+pub fn in_host_function() -> bool {
+    IN_HOST_FUNCTION.get()
+}
+
+impl Host {
+    fn run(self, context: &Context) {
+        IN_HOST_FUNCTION.set(true);
+        // SAFETY: the program gave the function and its argument to be called like this.
+        unsafe {
+            match self {
+                Host::Function(function, data) => function(data as *mut c_void),
+                Host::Callback(function, stream, data) => {
+                    let status = context.check().into();
+                    function(stream as *mut c_void, status, data as *mut c_void);
+                }
+            }
+        }
+        IN_HOST_FUNCTION.set(false);
+    }
+}
+
+impl Word {
+    /// Bytes of the value.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Word::Short(..) => 4,
+            Word::Long(..) => 8,
+        }
+    }
+
+    fn write(self) {
+        // SAFETY: the address was found allocated and aligned when this was submitted; allocated
+        // addresses stay mapped for the process's life, and kernels may use them at the same time.
+        unsafe {
+            match self {
+                Word::Short(at, value) => {
+                    AtomicU32::from_ptr(at as *mut u32).store(value, Ordering::SeqCst);
+                }
+                Word::Long(at, value) => {
+                    AtomicU64::from_ptr(at as *mut u64).store(value, Ordering::SeqCst);
+                }
+            }
+        }
+    }
+
+    fn holds(self, condition: Condition) -> bool {
+        // SAFETY: as in `write`.
+        unsafe {
+            match self {
+                Word::Short(at, value) => {
+                    let found = AtomicU32::from_ptr(at as *mut u32).load(Ordering::SeqCst);
+                    condition.holds_32(found, value)
+                }
+                Word::Long(at, value) => {
+                    let found = AtomicU64::from_ptr(at as *mut u64).load(Ordering::SeqCst);
+                    condition.holds_64(found, value)
+                }
+            }
+        }
+    }
+}
+
+impl Condition {
+    fn holds_32(self, found: u32, value: u32) -> bool {
+        match self {
+            Condition::GreaterOrEqual => found.wrapping_sub(value) as i32 >= 0,
+            Condition::Equal => found == value,
+            Condition::And => found & value != 0,
+            Condition::Nor => !(found | value) != 0,
+        }
+    }
+
+    fn holds_64(self, found: u64, value: u64) -> bool {
+        match self {
+            Condition::GreaterOrEqual => found.wrapping_sub(value) as i64 >= 0,
+            Condition::Equal => found == value,
+            Condition::And => found & value != 0,
+            Condition::Nor => !(found | value) != 0,
         }
     }
 }

@@ -4,6 +4,7 @@ use super::{Out, call, device_index};
 use crate::context::{Context, current, with_stack};
 use crate::driver::Driver;
 use crate::memory::Peer;
+use crate::stream::PRIORITIES;
 use cuda_abi::{CuResult, Handle};
 use std::ffi::c_void;
 use std::ptr::null_mut;
@@ -167,6 +168,7 @@ pub unsafe fn cuCtxGetApiVersion(context: Handle, version: *mut u32) -> CuResult
 pub unsafe fn cuCtxSynchronize() -> CuResult {
     call(|driver| {
         let context = current()?;
+        driver.captures.check_wait_context(&context)?;
         driver.engines.wait_context(driver, context.id);
         context.print();
         context.check()
@@ -176,10 +178,10 @@ pub unsafe fn cuCtxSynchronize() -> CuResult {
 pub unsafe fn cuCtxGetStreamPriorityRange(least: *mut i32, greatest: *mut i32) -> CuResult {
     call(|_| {
         current()?;
-        for place in [least, greatest] {
+        for (place, priority) in [(least, PRIORITIES.0), (greatest, PRIORITIES.1)] {
             // SAFETY: the C function's contract; each output is optional.
             if let Ok(out) = unsafe { Out::new(place) } {
-                out.set(0);
+                out.set(priority);
             }
         }
         Ok(())

@@ -83,7 +83,8 @@ fn carry(
     detached: bool,
 ) -> Result<(), CuResult> {
     let Target { context, lane, .. } = target;
-    if detached {
+    // A captured copy reads and writes the program's memory when its graph is launched.
+    if detached || driver.captures.has((context.id, lane)) {
         driver.engines.submit(driver, &context, lane, work, 0)?;
         return Ok(());
     }
@@ -103,7 +104,9 @@ fn copy(
 ) -> Result<(), CuResult> {
     let device_only = to.kind == EndKind::Device && from.kind == EndKind::Device;
     let pageable = to.kind == EndKind::Pageable || from.kind == EndKind::Pageable;
+    let captured = driver.captures.has((target.context.id, target.lane));
     let staged = when == Return::Early
+        && !captured
         && from.kind == EndKind::Pageable
         && to.kind != EndKind::Pageable
         && bytes <= STAGED;
@@ -360,7 +363,7 @@ struct Side3D {
 /// `CUDA_MEMCPY3D` and `CUDA_MEMCPY3D_PEER`.
 #[repr(C)]
 #[derive(Clone, std::marker::Copy)]
-struct Memcpy3D {
+pub(super) struct Memcpy3D {
     from: Side3D,
     to: Side3D,
     width_bytes: usize,
@@ -457,6 +460,41 @@ impl Side3D {
     }
 }
 
+/// The copy of a box, whether it stays on devices, and whether it needs pageable memory.
+///
+/// # Errors
+/// As [`Side3D::place`].
+fn box_copy(
+    driver: &Driver,
+    params: &Memcpy3D,
+    extent: [u64; 3],
+) -> Result<(CopyRows, bool, bool), CuResult> {
+    let to = params.to.place(driver, extent)?;
+    let from = params.from.place(driver, extent)?;
+    let device_only = to.kind == EndKind::Device && from.kind == EndKind::Device;
+    let pageable = to.kind == EndKind::Pageable || from.kind == EndKind::Pageable;
+    let copy = CopyRows {
+        to: to.rows,
+        from: from.rows,
+        extent,
+        download: to.kind != EndKind::Device,
+        _arrays: [to.array, from.array],
+    };
+    Ok((copy, device_only, pageable))
+}
+
+/// A graph's copy of a box: `None` where one of its sides has no length.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_VALUE for places that are none.
+pub(super) fn node_copy(driver: &Driver, params: &Memcpy3D) -> Result<Option<CopyRows>, CuResult> {
+    let extent = [params.width_bytes, params.height, params.depth].map(|side| side as u64);
+    if extent.contains(&0) {
+        return Ok(None);
+    }
+    box_copy(driver, params, extent).map(|(copy, ..)| Some(copy))
+}
+
 /// Copies a box; nothing where one of its sides has no length.
 fn copy_box(
     driver: &'static Driver,
@@ -468,17 +506,7 @@ fn copy_box(
     if extent.contains(&0) {
         return Ok(());
     }
-    let to = params.to.place(driver, extent)?;
-    let from = params.from.place(driver, extent)?;
-    let device_only = to.kind == EndKind::Device && from.kind == EndKind::Device;
-    let pageable = to.kind == EndKind::Pageable || from.kind == EndKind::Pageable;
-    let work = CopyRows {
-        to: to.rows,
-        from: from.rows,
-        extent,
-        download: to.kind != EndKind::Device,
-        _arrays: [to.array, from.array],
-    };
+    let (work, device_only, pageable) = box_copy(driver, params, extent)?;
     let detached = device_only || when == Return::Early && !pageable;
     carry(driver, target, Work::CopyRows(Box::new(work)), detached)
 }
@@ -689,6 +717,42 @@ pub unsafe fn cuMemcpyAtoHAsync_v2(
     copy_bytes(to, Bytes::Array(array, offset), bytes, Some(stream))
 }
 
+/// A fill of rows of memory; `None` where a side has no length.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_VALUE for rows that overlap or are misaligned, and for memory that is not there.
+pub(super) fn row_fill(
+    driver: &Driver,
+    to: u64,
+    pitch: usize,
+    value: Pattern,
+    width: usize,
+    height: usize,
+) -> Result<Option<FillRows>, CuResult> {
+    let (pitch, width, height) = (pitch as u64, width as u64, height as u64);
+    if width == 0 || height == 0 {
+        return Ok(None);
+    }
+    let row = width.checked_mul(value.width());
+    let row = row.ok_or(CuResult::INVALID_VALUE)?;
+    let aligned = |number: u64| number.is_multiple_of(value.width());
+    if !aligned(to) || height > 1 && (pitch < row || !aligned(pitch)) {
+        return Err(CuResult::INVALID_VALUE);
+    }
+    let span = (height - 1)
+        .checked_mul(pitch)
+        .and_then(|rows| rows.checked_add(row))
+        .ok_or(CuResult::INVALID_VALUE)?;
+    End::known(driver, to, span)?;
+    Ok(Some(FillRows {
+        to,
+        pitch,
+        value,
+        width,
+        height,
+    }))
+}
+
 /// Fills rows of memory in a stream.
 fn fill_rows(
     to: u64,
@@ -700,29 +764,10 @@ fn fill_rows(
 ) -> CuResult {
     call(|driver| {
         let Target { context, lane, .. } = Target::of(driver, stream)?;
-        let (pitch, width, height) = (pitch as u64, width as u64, height as u64);
-        if width == 0 || height == 0 {
-            return Ok(());
+        if let Some(fill) = row_fill(driver, to, pitch, value, width, height)? {
+            let work = Work::FillRows(fill);
+            driver.engines.submit(driver, &context, lane, work, 0)?;
         }
-        let row = width.checked_mul(value.width());
-        let row = row.ok_or(CuResult::INVALID_VALUE)?;
-        let aligned = |number: u64| number.is_multiple_of(value.width());
-        if !aligned(to) || height > 1 && (pitch < row || !aligned(pitch)) {
-            return Err(CuResult::INVALID_VALUE);
-        }
-        let span = (height - 1)
-            .checked_mul(pitch)
-            .and_then(|rows| rows.checked_add(row))
-            .ok_or(CuResult::INVALID_VALUE)?;
-        End::known(driver, to, span)?;
-        let work = Work::FillRows(FillRows {
-            to,
-            pitch,
-            value,
-            width,
-            height,
-        });
-        driver.engines.submit(driver, &context, lane, work, 0)?;
         Ok(())
     })
 }

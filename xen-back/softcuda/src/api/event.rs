@@ -4,10 +4,14 @@ use super::{Out, call};
 use crate::context::current;
 use crate::engine::Scope;
 use crate::event::{self, DISABLE_TIMING, Event, INTERPROCESS};
+use crate::graph::Operation;
 use crate::stream::Target;
 use crate::work::Work;
 use cuda_abi::{CuResult, Handle};
 use std::sync::Arc;
+
+/// `CU_EVENT_RECORD_EXTERNAL`.
+const EXTERNAL: u32 = 1;
 
 pub unsafe fn cuEventCreate(event: *mut Handle, flags: u32) -> CuResult {
     call(|driver| {
@@ -26,11 +30,37 @@ pub unsafe fn cuEventCreate(event: *mut Handle, flags: u32) -> CuResult {
 }
 
 pub unsafe fn cuEventRecord(event: Handle, stream: Handle) -> CuResult {
+    // SAFETY: the same contract.
+    unsafe { cuEventRecordWithFlags(event, stream, 0) }
+}
+
+/// The only flag makes a node of a capture's graph that records the event each time it is launched.
+pub unsafe fn cuEventRecordWithFlags(event: Handle, stream: Handle, flags: u32) -> CuResult {
     call(|driver| {
+        let handle = event as u64;
         let Target { context, lane, .. } = Target::of(driver, stream)?;
         let event = driver.events.get(event).ok_or(CuResult::INVALID_HANDLE)?;
         if event.context.id != context.id {
             return Err(CuResult::INVALID_HANDLE);
+        }
+        let external = match flags {
+            0 => false,
+            EXTERNAL => true,
+            _ => return Err(CuResult::INVALID_VALUE),
+        };
+        let place = (context.id, lane);
+        if external {
+            let node = Operation::RecordEvent(event, handle);
+            return match driver.captures.add(driver, place, node)? {
+                true => Ok(()),
+                false => Err(CuResult::INVALID_VALUE),
+            };
+        }
+        let point = driver.captures.point(&context, lane)?;
+        let captured = point.is_some();
+        event.set_captured(point);
+        if captured {
+            return Ok(());
         }
         let work = Work::Record(Arc::clone(&event));
         let task = driver.engines.submit(driver, &context, lane, work, 0)?;
@@ -39,19 +69,12 @@ pub unsafe fn cuEventRecord(event: Handle, stream: Handle) -> CuResult {
     })
 }
 
-/// The only flag is for captured streams, and none is ever captured.
-pub unsafe fn cuEventRecordWithFlags(event: Handle, stream: Handle, flags: u32) -> CuResult {
-    if flags != 0 {
-        return call(|_| Err(CuResult::INVALID_VALUE));
-    }
-    // SAFETY: the same contract.
-    unsafe { cuEventRecord(event, stream) }
-}
-
 pub unsafe fn cuEventQuery(event: Handle) -> CuResult {
     call(|driver| {
         let event = driver.events.get(event).ok_or(CuResult::INVALID_HANDLE)?;
         event.context.check()?;
+        refuse_captured(&event)?;
+        driver.captures.check_unsafe_call()?;
         if driver.engines.task_ended(event.task()) {
             event.context.check()
         } else {
@@ -64,12 +87,22 @@ pub unsafe fn cuEventSynchronize(event: Handle) -> CuResult {
     call(|driver| {
         let event = driver.events.get(event).ok_or(CuResult::INVALID_HANDLE)?;
         event.context.check()?;
+        refuse_captured(&event)?;
+        driver.captures.check_unsafe_call()?;
         let (task, lane) = event.place();
         let scope = Scope::Lane(event.context.id, lane);
         driver.engines.wait(driver, task, scope);
         event.context.print();
         event.context.check()
     })
+}
+
+/// Refuses to ask about an event that stands for a point of a capture.
+fn refuse_captured(event: &Event) -> Result<(), CuResult> {
+    match event.captured() {
+        Some(_) => Err(CuResult::CAPTURED_EVENT),
+        None => Ok(()),
+    }
 }
 
 pub unsafe fn cuEventDestroy_v2(event: Handle) -> CuResult {
@@ -89,6 +122,8 @@ pub unsafe fn cuEventElapsedTime(milliseconds: *mut f32, start: Handle, end: Han
         let find = |event| driver.events.get(event).ok_or(CuResult::INVALID_HANDLE);
         let (start, end) = (find(start)?, find(end)?);
         start.context.check()?;
+        refuse_captured(&start)?;
+        refuse_captured(&end)?;
         out.set(start.milliseconds_until(&end)?);
         Ok(())
     })

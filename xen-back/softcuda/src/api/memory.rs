@@ -5,7 +5,6 @@ use crate::context::current;
 use crate::driver::Driver;
 use crate::memory::{self, Allocation, Home, Owner, Purpose};
 use crate::stream::Target;
-use crate::work::Work;
 use cuda_abi::{CuResult, Handle, IpcHandle};
 use std::ffi::c_void;
 
@@ -51,8 +50,13 @@ fn free(
     start: u64,
     is_home: impl Fn(Home) -> bool,
 ) -> Result<(), CuResult> {
+    driver.captures.check_unsafe_call()?;
+    if driver.memory.reserved(start) {
+        return Ok(()); // it goes with its graph
+    }
     let allocation = driver.memory.end(start, is_home)?;
     let outcome = settle(driver, &allocation);
+    driver.pools.released(start);
     driver.memory.release(start);
     outcome
 }
@@ -85,6 +89,7 @@ pub unsafe fn cuMemAlloc_v2(address: *mut u64, bytes: usize) -> CuResult {
         // SAFETY: the C function's contract.
         let out = unsafe { Out::new(address) }?;
         let target = Target::null(current()?);
+        driver.captures.check_unsafe_call()?;
         let home = Home::Device(target.context.device);
         out.set(allocate(driver, &target, home, bytes, 0)?);
         Ok(())
@@ -95,28 +100,6 @@ pub unsafe fn cuMemFree_v2(address: u64) -> CuResult {
     call(|driver| match address {
         0 => Ok(()),
         _ => free(driver, address, |home| home != Home::Host),
-    })
-}
-
-pub unsafe fn cuMemAllocAsync(address: *mut u64, bytes: usize, stream: Handle) -> CuResult {
-    call(|driver| {
-        // SAFETY: the C function's contract.
-        let out = unsafe { Out::new(address) }?;
-        let target = Target::of(driver, stream)?;
-        let home = Home::Device(target.context.device);
-        out.set(allocate(driver, &target, home, bytes, 0)?);
-        Ok(())
-    })
-}
-
-pub unsafe fn cuMemFreeAsync(address: u64, stream: Handle) -> CuResult {
-    call(|driver| {
-        let Target { context, lane, .. } = Target::of(driver, stream)?;
-        let gone = driver.memory.end(address, |home| home != Home::Host)?;
-        driver
-            .engines
-            .submit(driver, &context, lane, Work::Release(gone.start), 0)?;
-        Ok(())
     })
 }
 
@@ -199,7 +182,7 @@ impl Value {
             15 => Value::Word(0), // GPUDirect RDMA
             16 if !for_device => Value::Word(0),
             16 => Value::Word(3), // readable and writable
-            17 => Value::Long(0), // memory pool
+            17 => Value::Long(driver.pools.of(found.start)),
             _ => return Err(none),
         })
     }

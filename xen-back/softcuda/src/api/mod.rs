@@ -7,6 +7,7 @@ mod context;
 mod copy;
 mod device;
 mod event;
+mod graph;
 mod library;
 mod link;
 mod managed;
@@ -14,6 +15,7 @@ mod mapping;
 mod memory;
 mod module;
 mod options;
+mod pool;
 mod stream;
 mod texture;
 mod version;
@@ -23,22 +25,28 @@ pub use context::*;
 pub use copy::*;
 pub use device::*;
 pub use event::*;
+pub use graph::*;
 pub use library::*;
 pub use link::*;
 pub use managed::*;
 pub use mapping::*;
 pub use memory::*;
 pub use module::*;
+pub use pool::*;
 pub use stream::*;
 pub use texture::*;
 pub use version::*;
 
 use crate::driver::{self, Driver};
+use crate::work::in_host_function;
 use cuda_abi::CuResult;
 use std::ptr::NonNull;
 
-/// Runs a function that needs cuInit.
+/// Runs a function that needs cuInit, and that functions which a stream calls may not use.
 fn call(body: impl FnOnce(&'static Driver) -> Result<(), CuResult>) -> CuResult {
+    if in_host_function() {
+        return CuResult::NOT_PERMITTED;
+    }
     driver::get().and_then(body).into()
 }
 

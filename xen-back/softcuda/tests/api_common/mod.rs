@@ -51,6 +51,11 @@ pub fn library_path() -> PathBuf {
 pub fn library() -> &'static Driver {
     static LIBRARY: OnceLock<Driver> = OnceLock::new();
     LIBRARY.get_or_init(|| {
+        // Kernels whose end a test decides must not hold up other processes of the machine.
+        if std::env::var_os("SOFTCUDA_ENGINE").is_none() {
+            // SAFETY: nothing in a test reads the environment but Rust's library, which locks it.
+            unsafe { std::env::set_var("SOFTCUDA_ENGINE", "off") };
+        }
         // SAFETY: it is the library under test.
         unsafe { Driver::load(&library_path()) }.unwrap()
     })
@@ -101,7 +106,8 @@ impl Drop for Fresh {
     }
 }
 
-/// Kernels for the tests: `gate` runs until the word at its parameter is not 0.
+/// Kernels for the tests: `gate` runs until the word at its parameter is not 0; `stamp` counts a word up
+/// and stores what it was.
 pub const PTX: &str = r#"
 .version 6.3
 .target sm_75
@@ -138,6 +144,19 @@ AGAIN:
     ld.param.u32 %r1, [add_value];
     cvta.to.global.u64 %rd2, %rd1;
     atom.global.add.u32 %r2, [%rd2], %r1;
+    ret;
+}
+
+.visible .entry stamp(.param .u64 stamp_counter, .param .u64 stamp_out)
+{
+    .reg .b32 %r<3>;
+    .reg .b64 %rd<5>;
+    ld.param.u64 %rd1, [stamp_counter];
+    ld.param.u64 %rd2, [stamp_out];
+    cvta.to.global.u64 %rd3, %rd1;
+    cvta.to.global.u64 %rd4, %rd2;
+    atom.global.add.u32 %r1, [%rd3], 1;
+    st.global.u32 [%rd4], %r1;
     ret;
 }
 
@@ -309,4 +328,11 @@ pub fn word(address: u64) -> u32 {
     let mut value = 0u32;
     ok!(cuMemcpyDtoH_v2((&raw mut value).cast(), address, 4));
     value
+}
+
+/// Launches `stamp`.
+pub fn stamp(module: Handle, stream: Handle, mut counter: u64, mut out: u64) {
+    let mut params = [(&raw mut counter).cast(), (&raw mut out).cast()];
+    let result = launch(kernel(module, "stamp"), stream, &mut params);
+    assert_eq!(result, CuResult::SUCCESS);
 }
