@@ -266,12 +266,13 @@ impl Lower<'_, '_, '_> {
         match to {
             Operand::Pair(value, predicate) => {
                 if let Some(value) = value {
-                    self.write(&Operand::Reg(*value), Type::B32, result)?;
+                    self.write_wide(&Operand::Reg(*value), Type::B32, result)?;
                 }
                 let taken = self.load_exchange(types::I8, offset_of!(Exchange, predicate));
                 self.write_predicate(*predicate, taken)
             }
-            to => self.write(to, Type::B32, result),
+            // LLVM 14 gives `match` of 64 bits a result as wide.
+            to => self.write_wide(to, Type::B32, result),
         }
     }
 

@@ -479,17 +479,13 @@ fn product(code: Code, a: &[u64], b: &[u64], c: &[u64]) -> Vec<u64> {
         let a: Vec<i64> = a.iter().map(|&bits| integer(bits, code.a)).collect();
         let b: Vec<i64> = b.iter().map(|&bits| integer(bits, code.b)).collect();
         let mut sums: Vec<i64> = c.iter().map(|&bits| integer(bits, Element::S32)).collect();
-        for (sums, a) in sums.chunks_exact_mut(n).zip(a.chunks_exact(k)) {
-            for (&a, b) in a.iter().zip(b.chunks_exact(n)) {
-                for (sum, &b) in sums.iter_mut().zip(b) {
-                    *sum += match code.a {
-                        Element::B1 if code.and => a & b,
-                        Element::B1 => a ^ b,
-                        _ => a * b,
-                    };
-                }
+        accumulate(&mut sums, &a, &b, n, k, |sum, a, b| {
+            sum + match code.a {
+                Element::B1 if code.and => a & b,
+                Element::B1 => a ^ b,
+                _ => a * b,
             }
-        }
+        });
         let fit = |sum: i64| {
             if code.saturate {
                 sum.clamp(i64::from(i32::MIN), i64::from(i32::MAX))
@@ -514,33 +510,50 @@ fn product(code: Code, a: &[u64], b: &[u64], c: &[u64]) -> Vec<u64> {
             relu: false,
         };
         let mut sums = c.to_vec();
-        for (sums, a) in sums.chunks_exact_mut(n).zip(a.chunks_exact(k)) {
-            for (&a, b) in a.iter().zip(b.chunks_exact(n)) {
-                for (sum, &b) in sums.iter_mut().zip(b) {
-                    *sum = if code.rounding == Rounding::Nearest {
-                        let [a, b, c] = [a, b, *sum].map(f64::from_bits);
-                        a.mul_add(b, c).to_bits()
-                    } else {
-                        soft::compute(fused.bits(), a, b, *sum)
-                    };
-                }
+        accumulate(&mut sums, a, b, n, k, |sum, a, b| {
+            if code.rounding == Rounding::Nearest {
+                let [a, b, c] = [a, b, sum].map(f64::from_bits);
+                a.mul_add(b, c).to_bits()
+            } else {
+                soft::compute(fused.bits(), a, b, sum)
             }
-        }
+        });
         return sums;
     }
-    // The sum of an exact product and a single, in double precision, is so much longer than a single
-    // that rounding it again gives the single nearest to the true sum.
-    let a: Vec<f64> = a.iter().map(|&bits| number(bits, code.a)).collect();
-    let b: Vec<f64> = b.iter().map(|&bits| number(bits, code.b)).collect();
     let mut sums: Vec<f32> = c.iter().map(|&bits| number(bits, code.c) as f32).collect();
+    if matches!(code.a, Element::F16 | Element::E4m3 | Element::E5m2) {
+        // Their products are exact in single precision.
+        let a: Vec<f32> = a.iter().map(|&bits| number(bits, code.a) as f32).collect();
+        let b: Vec<f32> = b.iter().map(|&bits| number(bits, code.b) as f32).collect();
+        accumulate(&mut sums, &a, &b, n, k, |sum, a, b| sum + a * b);
+    } else {
+        // The sum of an exact product and a single, in double precision, is so much longer than a
+        // single that rounding it again gives the single nearest to the true sum.
+        let a: Vec<f64> = a.iter().map(|&bits| number(bits, code.a)).collect();
+        let b: Vec<f64> = b.iter().map(|&bits| number(bits, code.b)).collect();
+        accumulate(&mut sums, &a, &b, n, k, |sum, a, b| {
+            (f64::from(sum) + a * b) as f32
+        });
+    }
+    sums.into_iter().map(|sum| result(sum, code.d)).collect()
+}
+
+/// Adds to each sum its row of A times its column of B, in the order of k.
+fn accumulate<S: Copy, T: Copy>(
+    sums: &mut [S],
+    a: &[T],
+    b: &[T],
+    n: usize,
+    k: usize,
+    add: impl Fn(S, T, T) -> S,
+) {
     for (sums, a) in sums.chunks_exact_mut(n).zip(a.chunks_exact(k)) {
         for (&a, b) in a.iter().zip(b.chunks_exact(n)) {
             for (sum, &b) in sums.iter_mut().zip(b) {
-                *sum = (f64::from(*sum) + a * b) as f32;
+                *sum = add(*sum, a, b);
             }
         }
     }
-    sums.into_iter().map(|sum| result(sum, code.d)).collect()
 }
 
 /// A sum's bits as an element of D.
