@@ -114,6 +114,10 @@ impl Host {
         fs::create_dir_all(folder.path().join("domains.d"))?;
         fs::create_dir_all(folder.path().join("run"))?;
         fs::create_dir_all(folder.path().join("logs"))?;
+        let shared = folder.path().join("shm");
+        fs::create_dir_all(&shared)?;
+        // As /dev/shm is: whoever comes first makes the files in it.
+        fs::set_permissions(&shared, fs::Permissions::from_mode(0o1777))?;
         let mut host = Host {
             folder,
             driver,
@@ -296,6 +300,7 @@ impl Host {
     pub fn direct_environment(&self, command: &mut Command) {
         if self.driver == Driver::Softcuda {
             command.env("LD_LIBRARY_PATH", self.softcuda());
+            command.env("SOFTCUDA_ENGINE", self.engines());
         }
     }
 
@@ -396,7 +401,13 @@ impl Host {
     }
 
     fn backend(&self, program: &str) -> Command {
-        Command::new(self.installed().join("backend/bin").join(program))
+        let mut command = Command::new(self.installed().join("backend/bin").join(program));
+        command.env("SOFTCUDA_ENGINE", self.engines());
+        command
+    }
+    /// Where all processes of this host queue for softcuda's engines: each host is a machine.
+    fn engines(&self) -> PathBuf {
+        self.folder.path().join("shm/softcuda-engines")
     }
     fn installed(&self) -> PathBuf {
         self.folder.path().join("installed")

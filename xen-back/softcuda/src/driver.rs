@@ -15,7 +15,7 @@ use crate::library::{Kernel, KernelKind, Library, LibraryKind};
 use crate::memory::Memory;
 use crate::module::{Function, Module};
 use crate::pool::Pools;
-use crate::settings::Settings;
+use crate::settings::{ENGINES, Settings};
 use crate::stream::{Stream, StreamAttributes};
 use crate::texture::{Reference, ReferenceKind};
 use crate::turns::Turns;
@@ -151,7 +151,17 @@ impl Driver {
         let primaries = (0..devices.len())
             .map(|device| Primary::new(device, contexts.number()))
             .collect();
-        let turns = settings.engine.as_deref().map(Turns::join).transpose();
+        let engine = settings.engine.as_deref().filter(|path| {
+            let folder = path.parent().is_some_and(std::path::Path::is_dir);
+            let used = folder || *path != std::path::Path::new(ENGINES);
+            if !used {
+                tracing::warn!(
+                    "there is no folder for {ENGINES}: this process has engines of its own; name a file in SOFTCUDA_ENGINE to share them"
+                );
+            }
+            used
+        });
+        let turns = engine.map(Turns::join).transpose();
         let turns = turns.map_err(|error| {
             eprintln!("softcuda: {error}");
             CuResult::SYSTEM_NOT_READY

@@ -28,7 +28,7 @@ pub(crate) fn vectorise() -> Vectorise {
     })
 }
 /// The file in which processes queue for the engines, unless another is named.
-const ENGINES: &str = "/dev/shm/softcuda-engines";
+pub const ENGINES: &str = "/dev/shm/softcuda-engines";
 
 /// Why the environment cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

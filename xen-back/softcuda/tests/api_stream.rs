@@ -3,12 +3,13 @@
 mod api_common;
 
 use api_common::{
-    Fresh, Gate, alloc, event, in_child, kernel, launch, library_path, load, open_gate, stream,
-    word,
+    Fresh, Gate, alloc, event, in_child, kernel, launch, library_path, load, open_gate, stamp,
+    stream, word,
 };
 use cuda_abi::{CuResult, Handle};
 use std::ffi::c_void;
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Adds a value to a word on the device.
@@ -485,4 +486,310 @@ fn the_library_may_be_closed_under_its_threads() {
         drop(closed);
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// What a function that a stream called saw.
+#[derive(Default)]
+struct Seen {
+    calls: AtomicU32,
+    status: AtomicU32,
+    thread: AtomicU64,
+    hold: AtomicBool,
+}
+
+impl Seen {
+    fn data(&self) -> *mut c_void {
+        (&raw const *self).cast_mut().cast()
+    }
+
+    fn note(&self) {
+        while self.hold.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        // SAFETY: asks for the calling thread's number.
+        let thread = unsafe { libc::pthread_self() };
+        self.thread.store(thread, Ordering::SeqCst);
+        let mut free = 0usize;
+        let asked = cu!(cuMemGetInfo_v2(&mut free, &mut 0));
+        assert_eq!(asked, CuResult::NOT_PERMITTED);
+        self.calls.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+unsafe extern "C" fn host_function(data: *mut c_void) {
+    // SAFETY: the tests pass a Seen that outlives the stream's work.
+    unsafe { &*data.cast::<Seen>() }.note();
+}
+
+unsafe extern "C" fn callback(_: Handle, status: CuResult, data: *mut c_void) {
+    // SAFETY: as above.
+    let seen = unsafe { &*data.cast::<Seen>() };
+    seen.status.store(status.0, Ordering::SeqCst);
+    seen.note();
+}
+
+#[test]
+fn functions_of_the_program_hold_their_stream_up_and_no_other() {
+    let _context = Fresh::new();
+    let (own, other, place) = (stream(1), stream(1), alloc(4));
+    ok!(cuCtxSynchronize());
+    let seen = Seen::default();
+    seen.hold.store(true, Ordering::SeqCst);
+    ok!(cuLaunchHostFunc(own, Some(host_function), seen.data()));
+    ok!(cuStreamAddCallback(own, Some(callback), seen.data(), 0));
+    ok!(cuMemsetD32Async(place, 5, 1, own));
+    let aside = alloc_in(other);
+    ok!(cuMemsetD32Async(aside, 6, 1, other));
+    ok!(cuStreamSynchronize(other));
+    assert_eq!(cu!(cuStreamQuery(own)), CuResult::NOT_READY);
+    seen.hold.store(false, Ordering::SeqCst);
+    ok!(cuStreamSynchronize(own));
+    assert_eq!(seen.calls.load(Ordering::SeqCst), 2);
+    // SAFETY: asks for the calling thread's number.
+    assert_ne!(seen.thread.load(Ordering::SeqCst), unsafe {
+        libc::pthread_self()
+    });
+    assert_eq!((word(place), seen.status.load(Ordering::SeqCst)), (5, 0));
+    assert_eq!(
+        cu!(cuLaunchHostFunc(own, None, null_mut())),
+        CuResult::INVALID_VALUE
+    );
+    let added = cu!(cuStreamAddCallback(own, Some(callback), seen.data(), 1));
+    assert_eq!(added, CuResult::INVALID_VALUE);
+}
+
+#[test]
+fn callbacks_hear_of_a_failure_and_host_functions_do_not_run_after_it() {
+    let _context = Fresh::new();
+    let module = load();
+    let (own, seen, never) = (stream(1), Seen::default(), Seen::default());
+    let gate = Gate::new(module);
+    gate.wait_in(own);
+    assert_eq!(
+        launch(kernel(module, "trapped"), own, &mut []),
+        CuResult::SUCCESS
+    );
+    ok!(cuLaunchHostFunc(own, Some(host_function), never.data()));
+    ok!(cuStreamAddCallback(own, Some(callback), seen.data(), 0));
+    gate.open();
+    assert_eq!(cu!(cuStreamSynchronize(own)), CuResult::LAUNCH_FAILED);
+    let status = CuResult(seen.status.load(Ordering::SeqCst));
+    assert_eq!(status, CuResult::LAUNCH_FAILED);
+    assert_eq!(never.calls.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn urgent_streams_go_first_among_ready_work() {
+    let _context = Fresh::new();
+    let module = load();
+    let gate = Gate::new(module);
+    let (counter, out) = (alloc(4), alloc(12));
+    ok!(cuCtxSynchronize());
+    let (mut least, mut greatest) = (9, 9);
+    ok!(cuCtxGetStreamPriorityRange(&mut least, &mut greatest));
+    assert!(least == 0 && greatest < 0);
+    let with = |priority| {
+        let (mut stream, mut read) = (null_mut(), 99);
+        ok!(cuStreamCreateWithPriority(&mut stream, 1, priority));
+        ok!(cuStreamGetPriority(stream, &mut read));
+        (stream, read)
+    };
+    let (low, high) = (with(least), with(greatest));
+    assert_eq!((low.1, high.1), (least, greatest));
+    assert_eq!((with(7).1, with(-99).1), (least, greatest));
+    gate.wait_in(stream(1));
+    stamp(module, low.0, counter, out);
+    stamp(module, low.0, counter, out + 4);
+    stamp(module, high.0, counter, out + 8);
+    gate.open();
+    ok!(cuCtxSynchronize());
+    assert_eq!((word(out), word(out + 4), word(out + 8)), (1, 2, 0));
+}
+
+#[test]
+fn streams_wait_for_values_in_memory() {
+    let _context = Fresh::new();
+    let module = load();
+    let (waiting, writing, flag, place) = (stream(1), stream(1), alloc(16), alloc(4));
+    ok!(cuCtxSynchronize());
+    // What each condition waits for, and a value that meets it.
+    let conditions: [(u32, u32, u32); 5] = [
+        (0, 5, 6),
+        (0, u32::MAX, 1), // a signed difference
+        (1, 7, 7),
+        (2, 0b110, 0b011),
+        (3, u32::MAX - 1, 0xfe),
+    ];
+    let unmet = [4, 0x7fff_ffff, 8, 0b1000, 1];
+    for ((condition, value, met), before) in conditions.into_iter().zip(unmet) {
+        ok!(cuMemsetD32_v2(flag, before, 1));
+        ok!(cuStreamWaitValue32_v2(waiting, flag, value, condition));
+        ok!(cuMemsetD32Async(place, value, 1, waiting));
+        // Neither the engines nor other streams are held up.
+        stamp(module, writing, flag + 8, flag + 12);
+        ok!(cuStreamSynchronize(writing));
+        assert_eq!(
+            cu!(cuStreamQuery(waiting)),
+            CuResult::NOT_READY,
+            "{condition}"
+        );
+        ok!(cuStreamWriteValue32_v2(writing, flag, met, 0));
+        ok!(cuStreamSynchronize(waiting));
+        assert_eq!(word(place), value);
+    }
+    // A kernel's store is seen too, and 64 bits count.
+    ok!(cuMemsetD8_v2(flag, 0, 16));
+    ok!(cuStreamWaitValue64_v2(waiting, flag, 1 << 32, 0));
+    stamp(module, writing, flag + 4, flag + 8);
+    ok!(cuStreamSynchronize(waiting));
+    ok!(cuStreamWriteValue64_v2(waiting, flag, 0x1_0000_0002, 1));
+    let batch: [[u64; 6]; 4] = [
+        [5, flag + 8, 3, 0, 0, 0],
+        [6, 0, 0, 0, 0, 0],
+        [4, flag + 8, 3, 1, 0, 0],
+        [2, flag + 8, 9, 0, 0, 0],
+    ];
+    ok!(cuStreamBatchMemOp_v2(
+        waiting,
+        4,
+        batch.as_ptr().cast_mut().cast(),
+        0
+    ));
+    ok!(cuStreamSynchronize(waiting));
+    assert_eq!((word(flag), word(flag + 4), word(flag + 8)), (2, 1, 9));
+    for (result, expected) in [
+        (
+            cu!(cuStreamWaitValue32(waiting, flag + 2, 0, 0)),
+            CuResult::INVALID_VALUE,
+        ),
+        (
+            cu!(cuStreamWaitValue64(waiting, flag + 4, 0, 0)),
+            CuResult::INVALID_VALUE,
+        ),
+        (
+            cu!(cuStreamWaitValue32(waiting, flag, 0, 4)),
+            CuResult::INVALID_VALUE,
+        ),
+        (
+            cu!(cuStreamWriteValue32(waiting, flag, 0, 2)),
+            CuResult::INVALID_VALUE,
+        ),
+        (
+            cu!(cuStreamWriteValue64(waiting, 0, 0, 0)),
+            CuResult::INVALID_VALUE,
+        ),
+        (
+            cu!(cuStreamBatchMemOp(waiting, 257, null_mut(), 0)),
+            CuResult::INVALID_VALUE,
+        ),
+    ] {
+        assert_eq!(result, expected);
+    }
+}
+
+#[test]
+fn a_context_that_ends_waits_for_no_value() {
+    let context = Fresh::new();
+    let (own, flag) = (stream(1), alloc(4));
+    let seen = Seen::default();
+    ok!(cuStreamWaitValue32_v2(own, flag, 1, 1));
+    ok!(cuLaunchHostFunc(own, Some(host_function), seen.data()));
+    drop(context);
+    assert_eq!(seen.calls.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn streams_have_attributes_and_numbers() {
+    let context = Fresh::new();
+    let (one, two) = (stream(0), stream(0));
+    let mut ids = [0u64; 4];
+    for (handle, id) in [one, two, NULL, PER_THREAD].into_iter().zip(&mut ids) {
+        ok!(cuStreamGetId(handle, id));
+        let (mut device, mut seen, mut green) = (9, null_mut(), one);
+        ok!(cuStreamGetDevice(handle, &mut device));
+        ok!(cuStreamGetCtx_v2(handle, &mut seen, &mut green));
+        assert_eq!((device, seen, green), (0, context.0, null_mut()));
+    }
+    assert!((1..4).all(|at| !ids[..at].contains(&ids[at])), "{ids:?}");
+    let policy = |stream| {
+        let mut value = [9u8; 64];
+        ok!(cuStreamGetAttribute(stream, 3, value.as_mut_ptr().cast()));
+        value[0]
+    };
+    let mut value = [0u8; 64];
+    value[0] = 2;
+    assert_eq!((policy(one), policy(two)), (1, 1));
+    ok!(cuStreamSetAttribute(one, 3, value.as_ptr().cast()));
+    ok!(cuStreamCopyAttributes(two, one));
+    assert_eq!((policy(one), policy(two), policy(NULL)), (2, 2, 1));
+    let (urgent, mut priority) = (-3i32, 0);
+    value[..4].copy_from_slice(&urgent.to_ne_bytes());
+    ok!(cuStreamSetAttribute(one, 8, value.as_ptr().cast()));
+    ok!(cuStreamGetPriority(one, &mut priority));
+    assert_eq!(priority, -3);
+    let place = value.as_mut_ptr().cast();
+    assert_eq!(
+        cu!(cuStreamGetAttribute(one, 99, place)),
+        CuResult::INVALID_VALUE
+    );
+    assert_eq!(
+        cu!(cuStreamGetAttribute(one, 3, null_mut())),
+        CuResult::INVALID_VALUE
+    );
+}
+
+#[test]
+fn pools_count_what_comes_from_them() {
+    let _context = Fresh::new();
+    let own = stream(1);
+    let (mut default, mut current, mut pool) = (null_mut(), null_mut(), null_mut());
+    ok!(cuDeviceGetDefaultMemPool(&mut default, 0));
+    ok!(cuDeviceGetMemPool(&mut current, 0));
+    assert_eq!(default, current);
+    // Pinned, no handles, device 0.
+    let properties = [1i32, 0, 1, 0, 0, 0, 0, 0];
+    ok!(cuMemPoolCreate(&mut pool, properties.as_ptr().cast()));
+    let used = |pool, attribute| {
+        let mut bytes = 0u64;
+        ok!(cuMemPoolGetAttribute(
+            pool,
+            attribute,
+            (&raw mut bytes).cast()
+        ));
+        bytes
+    };
+    let (mut one, mut two) = (0, 0);
+    ok!(cuMemAllocFromPoolAsync(&mut one, 1000, pool, own));
+    ok!(cuDeviceSetMemPool(0, pool));
+    ok!(cuMemAllocAsync(&mut two, 500, own));
+    assert_eq!((used(pool, 7), used(pool, 8)), (1500, 1500));
+    let mut of: Handle = null_mut();
+    ok!(cuPointerGetAttribute(
+        (&raw mut of).cast::<c_void>(),
+        17,
+        two
+    ));
+    assert_eq!(of, pool);
+    ok!(cuMemFreeAsync(one, own));
+    ok!(cuStreamSynchronize(own));
+    assert_eq!((used(pool, 7), used(pool, 8)), (500, 1500));
+    ok!(cuMemFree_v2(two));
+    let mut zero = 0u64;
+    ok!(cuMemPoolSetAttribute(pool, 8, (&raw mut zero).cast()));
+    assert_eq!((used(pool, 7), used(pool, 8)), (0, 0));
+    let mut threshold = u64::MAX;
+    ok!(cuMemPoolSetAttribute(pool, 4, (&raw mut threshold).cast()));
+    assert_eq!(used(pool, 4), u64::MAX);
+    ok!(cuMemPoolTrimTo(pool, 0));
+    let (device, mut flags) = ([1i32, 0], 0);
+    ok!(cuMemPoolGetAccess(&mut flags, pool, device.as_ptr().cast()));
+    assert_eq!(flags, 3);
+    ok!(cuMemPoolSetAccess(pool, [1i32, 0, 3].as_ptr().cast(), 1));
+    ok!(cuMemPoolDestroy(pool));
+    ok!(cuDeviceGetMemPool(&mut current, 0));
+    assert_eq!(current, default);
+    assert_eq!(cu!(cuMemPoolDestroy(pool)), CuResult::INVALID_VALUE);
+    assert_eq!(cu!(cuMemPoolDestroy(default)), CuResult::INVALID_VALUE);
+    let gone = cu!(cuMemAllocFromPoolAsync(&mut one, 4, pool, own));
+    assert_eq!(gone, CuResult::INVALID_VALUE);
 }
