@@ -20,6 +20,7 @@ mod video;
 mod warp;
 mod wide;
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -170,6 +171,64 @@ fn target() -> Result<&'static Target, PtxError> {
 pub(crate) fn compile(module: &Module<'_>, options: Options) -> Result<Compiled, PtxError> {
     catch_unwind(AssertUnwindSafe(|| compile_module(module, options)))
         .unwrap_or_else(|_| Err(internal(1, "the text made the code generator fail")))
+}
+
+/// All that is wrong with a module's instructions, not only the first: what cannot be translated is taken
+/// out, and the rest looked at again.
+pub(crate) fn problems(module: &mut Module<'_>, options: Options) -> Vec<PtxError> {
+    /// So many are enough.
+    const MOST: usize = 500;
+    let mut found: Vec<PtxError> = Vec::new();
+    let mut removed = HashSet::new();
+    while found.len() < MOST {
+        let error = match catch_unwind(AssertUnwindSafe(|| first_problem(module, options))) {
+            Ok(Ok(())) => break,
+            Ok(Err(error)) => error,
+            Err(_) => internal(1, "the text made the code generator fail"),
+        };
+        let line = error.line;
+        let known = found.last().is_some_and(|last| *last == error);
+        if !known {
+            found.push(error);
+        }
+        let instructions = module
+            .functions
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(index, function)| Some((index, function.body.as_mut()?)))
+            .flat_map(|(index, body)| {
+                let code = body.code.iter_mut().enumerate();
+                code.map(move |(at, instruction)| ((index, at), instruction))
+            });
+        let next = instructions
+            .filter(|(_, instruction)| instruction.line == line)
+            .find(|(place, _)| !removed.contains(place));
+        let Some((place, instruction)) = next else {
+            break;
+        };
+        removed.insert(place);
+        // An instruction that does nothing.
+        instruction.opcode = "pmevent";
+        instruction.modifiers.clear();
+        instruction.operands.clear();
+        instruction.guard = None;
+    }
+    found.sort_by_key(|error| error.line);
+    found
+}
+
+/// Translates all functions, but makes no machine code.
+fn first_problem(module: &Module<'_>, options: Options) -> Result<(), PtxError> {
+    let target = target()?;
+    let layout = Layout::new(module, options, target.has_fma, target.has_rounding)?;
+    let (mut context, mut builder) = (Context::new(), FunctionBuilderContext::new());
+    for (index, function) in module.functions.iter().enumerate() {
+        if function.body.is_some() {
+            let scratch = (&mut context, &mut builder);
+            translate(target, &layout, index, None, Vec::new(), scratch)?;
+        }
+    }
+    Ok(())
 }
 
 fn compile_module(module: &Module<'_>, options: Options) -> Result<Compiled, PtxError> {
@@ -361,6 +420,42 @@ fn compile_function(
     (context, builder): &mut (Context, FunctionBuilderContext),
 ) -> FunctionResult {
     let function = &layout.module.functions[index];
+    let (sites, pays) = translate(target, layout, index, gangs, sites, (context, builder))?;
+    if !pays {
+        return Ok((Vec::new(), sites));
+    }
+    let code = context
+        .compile(&*target.isa, &mut ControlPlane::default())
+        .map_err(|error| match error.inner {
+            CodegenError::ImplLimitExceeded | CodegenError::CodeTooLarge => PtxError::limit(
+                function.line,
+                format!("{} is too large to compile", function.name),
+            ),
+            error => internal(
+                function.line,
+                &format!("{} cannot be compiled: {error}", function.name),
+            ),
+        })?;
+    if !code.buffer.relocs().is_empty() {
+        return Err(internal(
+            function.line,
+            "the code refers to something outside",
+        ));
+    }
+    Ok((code.code_buffer().to_vec(), sites))
+}
+
+/// Translates one function to the intermediate code, in the context; what can fault in it, and whether
+/// its code is worth making.
+fn translate(
+    target: &Target,
+    layout: &Layout<'_>,
+    index: usize,
+    gangs: Option<wide::Plan>,
+    sites: Vec<Site>,
+    (context, builder): (&mut Context, &mut FunctionBuilderContext),
+) -> Result<(Vec<Site>, bool), PtxError> {
+    let function = &layout.module.functions[index];
     let (Some(body), known) = (&function.body, &layout.functions[index]) else {
         return Err(internal(function.line, "a function has no body"));
     };
@@ -382,37 +477,15 @@ fn compile_function(
         sites,
     )
     .and_then(Lower::run);
-    let sites = match lowered {
+    match lowered {
         Ok((frontend, sites, pays)) => {
             frontend.finalize(target.isa.frontend_config());
-            if !pays {
-                return Ok((Vec::new(), sites));
-            }
-            sites
+            Ok((sites, pays))
         }
         Err(error) => {
             // A builder left half way cannot be used again.
             *builder = FunctionBuilderContext::new();
-            return Err(error);
+            Err(error)
         }
-    };
-    let code = context
-        .compile(&*target.isa, &mut ControlPlane::default())
-        .map_err(|error| match error.inner {
-            CodegenError::ImplLimitExceeded | CodegenError::CodeTooLarge => PtxError::limit(
-                function.line,
-                format!("{} is too large to compile", function.name),
-            ),
-            error => internal(
-                function.line,
-                &format!("{} cannot be compiled: {error}", function.name),
-            ),
-        })?;
-    if !code.buffer.relocs().is_empty() {
-        return Err(internal(
-            function.line,
-            "the code refers to something outside",
-        ));
     }
-    Ok((code.code_buffer().to_vec(), sites))
 }

@@ -2,6 +2,7 @@
 //! other between its barriers. A kernel's mistakes (addresses, barriers, traps) end its launch with a
 //! [`Fault`]; they must never end or hang the process, and no memory outside the launch's is touched.
 
+mod arena;
 pub(crate) mod asynchronous;
 pub(crate) mod atomics;
 mod block;
@@ -20,6 +21,7 @@ pub mod texture;
 pub(crate) mod video;
 
 pub use crate::ptx::{PtxError, PtxErrorKind};
+pub use arena::{Arena, Shape};
 pub use fault::{Fault, Place};
 pub(crate) use pool::workers;
 pub use program::{Options, Program, Vectorise};

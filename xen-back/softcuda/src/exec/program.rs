@@ -163,6 +163,24 @@ impl Program {
         Self::new(texts, options, &module, compiled)
     }
 
+    /// All that keeps softcuda from compiling a PTX text, in the order of its lines: not only the first
+    /// mistake, but every instruction that it lacks. Empty for a text that compiles.
+    pub fn problems(ptx: &str) -> Vec<PtxError> {
+        let mut module = match link(&[ptx]) {
+            Ok(module) => module,
+            Err(error) => return vec![error],
+        };
+        let variables = module.variables.iter();
+        let mut found: Vec<PtxError> = variables
+            .filter_map(|variable| check_variable(&module, variable).err())
+            .collect();
+        found.extend(compile::problems(&mut module, Options::default()));
+        if found.is_empty() {
+            found.extend(Self::compile(ptx).err());
+        }
+        found
+    }
+
     fn new(
         texts: &[&str],
         options: Options,
