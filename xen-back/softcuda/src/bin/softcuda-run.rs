@@ -109,8 +109,9 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
                 }
             }
             eprintln!(
-                "softcuda-run: {} problems: such a module is not loaded; compile it for an older target (sm_70 to sm_90) or change these lines",
-                problems.len()
+                "softcuda-run: {} problem{}: such a module is not loaded; compile it for an older target (sm_70 to sm_90) or change these lines",
+                problems.len(),
+                if problems.len() == 1 { "" } else { "s" }
             );
         }
         return Ok(ExitCode::FAILURE);

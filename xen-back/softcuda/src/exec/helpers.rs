@@ -429,11 +429,15 @@ extern "C" fn clock(_: *const BlockContext) -> u64 {
     START.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
-/// Nanoseconds since 1970.
+/// Nanoseconds since 1970, by a clock that nobody sets back.
 extern "C" fn time(_: *const BlockContext) -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |duration| duration.as_nanos() as u64)
+    static START: OnceLock<(Instant, u64)> = OnceLock::new();
+    let (start, since_1970) = START.get_or_init(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.map_or(0, |duration| duration.as_nanos() as u64);
+        (Instant::now(), now)
+    });
+    since_1970 + start.elapsed().as_nanos() as u64
 }
 
 #[cfg(test)]
