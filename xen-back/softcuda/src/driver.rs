@@ -4,6 +4,7 @@
 
 use crate::api::{Link, LinkKind, PhysicalHandle, PhysicalKind};
 use crate::array::{Array, ArrayKind, Mipmap, MipmapKind};
+use crate::cache;
 use crate::capture::Captures;
 use crate::context::{Context, Primary};
 use crate::device::Device;
@@ -132,6 +133,9 @@ impl Driver {
             eprintln!("softcuda: {error}");
             CuResult::SYSTEM_NOT_READY
         })?;
+        if let Some(folder) = settings.cache.clone() {
+            cache::use_folder(folder, settings.cache_size);
+        }
         let machine = machine();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let all: Vec<Device> = (0..settings.devices)

@@ -17,6 +17,8 @@
 //! | `SOFTCUDA_ENGINE` | the file in which the processes of the machine queue for the devices' engines, or `off`: then each process has engines of its own | `/dev/shm/softcuda-engines` |
 //! | `CUDA_VISIBLE_DEVICES` | the devices that the program sees, by ordinal or UUID (`GPU-…`), as with NVIDIA's driver | all |
 //! | `SOFTCUDA_WIDE` | which kernels are vectorised: none (0), all that can be (`always`), or those for which it pays, once they have run 32768 threads; results are the same | where it pays |
+//! | `SOFTCUDA_CACHE` | the folder in which compiled code is kept for the next process; none if it is empty or 0 | `softcuda` in `$XDG_CACHE_HOME` or `~/.cache` |
+//! | `SOFTCUDA_CACHE_SIZE` | bytes that its files may have together, from 1M; what was used longest ago makes room | 256M |
 //! | `SOFTCUDA_LOG` | what is written to standard error, as a `tracing` filter: `error` shows why a module or a kernel failed | nothing |
 
 #[allow(
@@ -26,6 +28,7 @@
 )]
 mod api;
 mod array;
+mod cache;
 mod capture;
 mod compile;
 mod context;

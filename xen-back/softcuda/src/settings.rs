@@ -2,10 +2,10 @@
 //! `SOFTCUDA_ENGINE`, `SOFTCUDA_TIMEOUT` and `CUDA_VISIBLE_DEVICES`, read once by cuInit. A value that
 //! makes no sense is an error that names the variable; it must never be replaced by a default in silence.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use cuda_abi::Uuid;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::exec::Vectorise;
@@ -14,6 +14,8 @@ use crate::exec::Vectorise;
 const MIN_MEMORY: u64 = 1 << 20;
 /// Bytes that a device may have at most.
 const MAX_MEMORY: u64 = 1 << 42;
+/// Bytes of compiled code that are kept, where nothing else is said.
+const CACHE_BYTES: u64 = 256 << 20;
 /// Devices that can be configured.
 const MAX_DEVICES: usize = 16;
 
@@ -43,6 +45,11 @@ pub enum SettingsError {
         "SOFTCUDA_TIMEOUT={0:?} is not a time: write seconds above 0, as in SOFTCUDA_TIMEOUT=10 or SOFTCUDA_TIMEOUT=0.5"
     )]
     Timeout(String),
+    /// Not a size for the cache.
+    #[error(
+        "SOFTCUDA_CACHE_SIZE={0:?} is not a size for the folder of compiled code: write bytes or K, M, G, T, from 1M to 4T, as in SOFTCUDA_CACHE_SIZE=100M"
+    )]
+    CacheSize(String),
     /// Not a number of devices.
     #[error("SOFTCUDA_DEVICES={0:?} is not a number of devices: write a number from 1 to 16")]
     Devices(String),
@@ -65,6 +72,10 @@ pub struct Settings {
     /// The file in which processes queue for the devices' engines; `None` for engines of the process's
     /// own.
     pub engine: Option<PathBuf>,
+    /// The folder for compiled code, if it is kept.
+    pub cache: Option<PathBuf>,
+    /// Bytes that the folder's files may have together.
+    pub cache_size: u64,
     /// `CUDA_VISIBLE_DEVICES`, where it is set.
     pub visible: Option<String>,
 }
@@ -108,11 +119,17 @@ impl Settings {
             Some(text) => return Err(SettingsError::Engine(text)),
             None => Some(ENGINES.into()),
         };
+        let cache_size = match variable("SOFTCUDA_CACHE_SIZE") {
+            Some(text) => size(&text).ok_or(SettingsError::CacheSize(text))?,
+            None => CACHE_BYTES,
+        };
         Ok(Settings {
             engine,
             timeout,
             memory: memory & !0xfff,
             devices,
+            cache: cache_folder(&variable),
+            cache_size,
             visible: variable("CUDA_VISIBLE_DEVICES"),
         })
     }
@@ -124,6 +141,21 @@ impl Settings {
             Some(list) => visible_devices(list, uuids),
         }
     }
+}
+
+/// The folder for compiled code: none where the environment says so, or names no place for it.
+fn cache_folder(variable: &impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    if let Some(folder) = variable("SOFTCUDA_CACHE") {
+        return (!matches!(folder.as_str(), "" | "0")).then(|| PathBuf::from(folder));
+    }
+    // A relative path there is to be ignored, says the XDG specification.
+    let absolute = |name| {
+        variable(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let caches = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
+    caches.map(|caches| caches.join("softcuda"))
 }
 
 /// A size in bytes, with an optional binary suffix; `None` if it is none, or none for a device.
@@ -257,6 +289,34 @@ mod tests {
                 Err(SettingsError::Engine(text.to_owned()))
             );
         }
+    }
+
+    #[test]
+    fn compiled_code_has_its_place() {
+        let folder = |set: &[(&str, &str)]| {
+            let variable = |name: &str| {
+                let found = set.iter().find(|(other, _)| *other == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            Settings::read(variable, 8 << 30).unwrap().cache
+        };
+        let home = ("HOME", "/home/a");
+        let at = |path: &str| Some(PathBuf::from(path));
+        assert_eq!(folder(&[]), None);
+        assert_eq!(folder(&[home]), at("/home/a/.cache/softcuda"));
+        assert_eq!(folder(&[home, ("XDG_CACHE_HOME", "/c")]), at("/c/softcuda"));
+        assert_eq!(
+            folder(&[home, ("XDG_CACHE_HOME", "c")]),
+            at("/home/a/.cache/softcuda")
+        );
+        assert_eq!(folder(&[home, ("SOFTCUDA_CACHE", "/d")]), at("/d"));
+        assert_eq!(folder(&[home, ("SOFTCUDA_CACHE", "")]), None);
+        assert_eq!(folder(&[home, ("SOFTCUDA_CACHE", "0")]), None);
+        let wrong = |name: &str| (name == "SOFTCUDA_CACHE_SIZE").then(|| "10".to_owned());
+        assert_eq!(
+            Settings::read(wrong, 8 << 30),
+            Err(SettingsError::CacheSize("10".to_owned()))
+        );
     }
 
     #[test]

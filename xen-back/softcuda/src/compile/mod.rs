@@ -32,6 +32,7 @@ use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_codegen::{CodegenError, Context};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use serde::{Deserialize, Serialize};
 
 pub(crate) use form::Rounding;
 use layout::Layout;
@@ -42,7 +43,7 @@ pub(crate) use wide::LANES;
 use crate::exec::Options;
 use crate::exec::context::Site;
 use crate::ptx::PtxError;
-use crate::ptx::ast::Module;
+use crate::ptx::ast::{Function, Module};
 
 /// Bytes that entry points are aligned to: constants beside the code want no more.
 const CODE_ALIGN: usize = 64;
@@ -50,7 +51,7 @@ const CODE_ALIGN: usize = 64;
 const PARALLEL_FROM: usize = 400;
 
 /// A kernel as compiled.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct CompiledKernel {
     /// Index of the function in the module.
     pub function: usize,
@@ -73,7 +74,7 @@ pub(crate) struct CompiledKernel {
 }
 
 /// A module as compiled.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Compiled {
     pub code: Vec<u8>,
     /// Per function of the module, where its code starts; `None` for those only declared.
@@ -84,7 +85,7 @@ pub(crate) struct Compiled {
 }
 
 /// A kernel compiled once more, for gangs of [`LANES`] threads.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct CompiledGangs {
     pub code: Vec<u8>,
     /// Where the code for single threads starts, and where that for gangs.
@@ -92,6 +93,56 @@ pub(crate) struct CompiledGangs {
     pub gangs: usize,
     pub sites: Vec<Site>,
     pub thread_bytes: u32,
+}
+
+impl Compiled {
+    /// Whether it can be of this module: code that was kept is looked at before it is used.
+    pub(crate) fn fits(&self, module: &Module<'_>) -> bool {
+        let functions = &module.functions;
+        let entry = |(entry, function): (&Option<usize>, &Function<'_>)| {
+            entry.is_some() == function.body.is_some()
+                && entry.is_none_or(|entry| entry < self.code.len())
+        };
+        let kernel = |kernel: &CompiledKernel| {
+            functions.get(kernel.function).is_some_and(|function| {
+                function.is_kernel
+                    && function.body.is_some()
+                    && function.prototype.params.len() == kernel.params.len()
+                    && kernel.shared.len() == module.variables.len()
+            })
+        };
+        self.entries.len() == functions.len()
+            && self.sites.len() == functions.len()
+            && self.entries.iter().zip(functions).all(entry)
+            && self.kernels.iter().all(kernel)
+    }
+}
+
+impl CompiledGangs {
+    /// The same of a kernel.
+    pub(crate) fn fits(&self) -> bool {
+        self.single.max(self.gangs) < self.code.len()
+    }
+}
+
+/// Everything but the text that decides what the code is.
+pub(crate) fn identity(options: Options) -> String {
+    let isa = target().map(|target| {
+        let flags: Vec<String> = target
+            .isa
+            .isa_flags()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        format!("{} {} {flags:?}", target.isa.triple(), target.isa.flags())
+    });
+    format!(
+        "{} {} {} {} {options:?} {isa:?}",
+        env!("CARGO_PKG_VERSION"),
+        env!("SOFTCUDA_SOURCES"),
+        cranelift_codegen::VERSION,
+        crate::exec::workers(),
+    )
 }
 
 /// The "address" of a device function.
@@ -487,5 +538,53 @@ fn translate(
             *builder = FunctionBuilderContext::new();
             Err(error)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_code_is_what_was_kept() {
+        let text = ".version 8.0
+.target sm_90
+.address_size 64
+.global .u32 cell;
+.visible .entry k(.param .u64 to)
+{
+    .reg .b32 %r<3>; .reg .b64 %rd<3>; .shared .align 4 .b8 tile[256]; .local .align 4 .b8 own[8];
+    ld.param.u64 %rd1, [to];
+    mov.u32 %r1, %tid.x;
+    cvt.u64.u32 %rd2, %r1;
+    st.shared.u32 [%rd2], %r1;
+    st.local.u32 [%rd2], %r1;
+    st.global.u32 [%rd1], %r1;
+    st.u32 [%rd1], %r1;
+    ld.const.u32 %r2, [%rd1];
+    bar.sync 0;
+    trap;
+}";
+        let module = crate::ptx::parse(text).unwrap();
+        let compiled = compile(&module, Options::default()).unwrap();
+        assert!(compiled.fits(&module));
+        assert!(compiled.sites[0].len() >= 5, "{:?}", compiled.sites);
+        let bytes = postcard::to_stdvec(&compiled).unwrap();
+        let again: Compiled = postcard::from_bytes(&bytes).unwrap();
+        assert_eq!(format!("{compiled:?}"), format!("{again:?}"));
+        // Another module's code does not fit.
+        let other = crate::ptx::parse(&text.replace(".entry k", ".func k")).unwrap();
+        assert!(!again.fits(&other));
+    }
+
+    #[test]
+    fn code_is_kept_for_what_decides_it() {
+        let plain = Options::default();
+        let timed = Options {
+            timed: true,
+            ..plain
+        };
+        assert_eq!(identity(plain), identity(plain));
+        assert_ne!(identity(plain), identity(timed));
     }
 }

@@ -4,6 +4,9 @@
 use std::ffi::c_void;
 use std::sync::atomic::AtomicU32;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+
 use super::runtime::Services;
 
 use super::HostRange;
@@ -215,17 +218,21 @@ pub(crate) mod wait {
 }
 
 /// What stands behind a fault: one entry per place in the text that can fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Site {
     pub line: u32,
     pub kind: SiteKind,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A space's name, as messages have it.
+pub(crate) type SpaceName = &'static str;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum SiteKind {
     /// A memory access; `bytes` may cover neighbours checked together.
     Access {
-        space: &'static str,
+        #[serde(deserialize_with = "space")]
+        space: SpaceName,
         bytes: u32,
         align: u32,
     },
@@ -233,4 +240,14 @@ pub(crate) enum SiteKind {
     Stack,
     /// A back edge or a function's start, where a launch that must end does.
     Ending,
+}
+
+/// The name of a space, out of those that there are.
+fn space<'de, D: Deserializer<'de>>(from: D) -> Result<SpaceName, D::Error> {
+    const NAMES: [&str; 7] = [
+        "generic", "global", "const", "shared", "local", "param", "code",
+    ];
+    let name = String::deserialize(from)?;
+    let known = NAMES.into_iter().find(|known| *known == name);
+    known.ok_or_else(|| D::Error::custom("a space that does not exist"))
 }

@@ -21,7 +21,8 @@ use super::{
     Fault, KernelInfo, Launch, MAX_BLOCK_THREADS, MAX_RESIDENT_BLOCKS, MAX_RESIDENT_THREADS,
     MAX_SHARED_BYTES, Param, Place, VariableInfo, VariableSpace, WORKSPACE_BYTES, helpers, pool,
 };
-use crate::compile::{self, Compiled, FRAME_ALIGN, LANES};
+use crate::cache::{self, Key};
+use crate::compile::{self, Compiled, CompiledGangs, FRAME_ALIGN, LANES};
 use crate::ptx::ast::{Module, Relocation, Space, Symbol, Variable};
 use crate::ptx::{PtxError, link};
 use crate::settings;
@@ -159,7 +160,16 @@ impl Program {
         for variable in &module.variables {
             check_variable(&module, variable)?;
         }
-        let compiled = compile::compile(&module, options)?;
+        let key = key(texts, options, "");
+        let known = cache::find(&key).filter(|known: &Compiled| known.fits(&module));
+        let compiled = match known {
+            Some(known) => known,
+            None => {
+                let compiled = compile::compile(&module, options)?;
+                cache::keep(&key, &compiled);
+                compiled
+            }
+        };
         Self::new(texts, options, &module, compiled)
     }
 
@@ -375,7 +385,7 @@ impl Program {
         launch: &Launch<'_>,
         threads: u64,
     ) -> Option<&'p Gangs> {
-        if !launch.block[0].is_multiple_of(LANES as u32) {
+        if !launch.block[0].is_multiple_of(LANES as u32) || entry.fixed_bytes.is_some() {
             return None;
         }
         match self.options.vectorise {
@@ -399,8 +409,18 @@ impl Program {
 
     fn make_gangs(&self, entry: &Entry) -> Option<Gangs> {
         let texts: Vec<&str> = self.texts.iter().map(String::as_str).collect();
-        let module = link(&texts).ok()?;
-        let compiled = compile::compile_gangs(&module, self.options, entry.function)?;
+        let key = key(&texts, self.options, &format!("gangs {}", entry.function));
+        let known: Option<Option<CompiledGangs>> = cache::find(&key);
+        let fits = |known: &Option<CompiledGangs>| known.as_ref().is_none_or(CompiledGangs::fits);
+        let compiled = match known.filter(fits) {
+            Some(known) => known,
+            None => {
+                let module = link(&texts).ok()?;
+                let compiled = compile::compile_gangs(&module, self.options, entry.function);
+                cache::keep(&key, &compiled);
+                compiled
+            }
+        }?;
         let code = CodeMemory::new(&compiled.code).ok()?;
         // SAFETY: the code at both places was compiled as a kernel, with this signature.
         let [gangs, single] = [compiled.gangs, compiled.single].map(|start| unsafe {
@@ -451,6 +471,17 @@ impl Program {
             }),
         }
     }
+}
+
+/// What the code of texts is kept under.
+fn key(texts: &[&str], options: Options, what: &str) -> Key {
+    let identity = compile::identity(options);
+    let about = [identity.as_bytes(), what.as_bytes()];
+    Key::new(
+        about
+            .into_iter()
+            .chain(texts.iter().map(|text| text.as_bytes())),
+    )
 }
 
 /// Refuses what a single module cannot have.
