@@ -9,6 +9,7 @@ mod bundle;
 mod demo;
 mod setup;
 mod test;
+mod tinygrad;
 mod xen;
 
 use anyhow::Result;
@@ -28,6 +29,7 @@ enum Command {
     Bench(bench::Arguments),
     XenTest(xen::TestArguments),
     XenShell(xen::ShellArguments),
+    Tinygrad(tinygrad::Arguments),
     ApiTable(api::Arguments),
 }
 
@@ -40,6 +42,7 @@ fn main() -> Result<()> {
         Command::Bundle(arguments) => bundle::run(&arguments),
         Command::XenTest(arguments) => xen::test(&arguments),
         Command::XenShell(arguments) => xen::shell(&arguments),
+        Command::Tinygrad(arguments) => tinygrad::run(&arguments),
         Command::ApiTable(arguments) => api::run(&arguments),
     }
 }

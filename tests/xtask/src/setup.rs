@@ -45,17 +45,26 @@ const LINKER: Tool = Tool {
     why: "links every Rust program",
 };
 
-const TEST_TOOLS: [Tool; 5] = [
+const CLANG: Tool = Tool {
+    program: "clang++-14",
+    package: "clang-14",
+    why: "compiles the samples' kernels, to check that the committed PTX is theirs, and what tinygrad runs on the CPU",
+};
+
+const PYTHON: Tool = Tool {
+    program: "python3",
+    package: "python3 python3-venv",
+    why: "runs tinygrad, in an environment below the target folder",
+};
+
+const TEST_TOOLS: [Tool; 6] = [
     Tool {
         program: "qemu-system-x86_64",
         package: "qemu-system-x86",
         why: "the CPU, in software, that real Xen runs on",
     },
-    Tool {
-        program: "clang++-14",
-        package: "clang-14",
-        why: "compiles the samples' kernels, to check that the committed PTX is theirs",
-    },
+    CLANG,
+    PYTHON,
     Tool {
         program: "xz",
         package: "xz-utils",
@@ -135,6 +144,37 @@ pub fn demo() -> Result<()> {
     })
 }
 
+/// Sets up for running Python packages: the demo's tools, Python and a C compiler. Gives the interpreter of an
+/// environment below the target folder that has these packages, each `NAME==VERSION`.
+pub fn python(packages: &[&str]) -> Result<PathBuf> {
+    install(&[&LINKER, &CLANG, &PYTHON])?;
+    let folder = crate::bundle::target_folder()?.join("python");
+    let python = folder.join("bin/python");
+    let stamp = folder.join("xen-vgpu-packages");
+    let wanted = packages.join("\n");
+    if fs::read_to_string(&stamp).is_ok_and(|had| had == wanted) {
+        return Ok(python);
+    }
+    println!(
+        "pip installs {} into {}",
+        packages.join(" and "),
+        folder.display()
+    );
+    let made = Command::new(PYTHON.program)
+        .args(["-m", "venv", "--clear"])
+        .arg(&folder)
+        .output();
+    succeeded("python3 -m venv", &made.context("running python3")?)?;
+    let installed = Command::new(&python)
+        .args(["-m", "pip", "install", "--quiet"])
+        .arg("--disable-pip-version-check")
+        .args(packages)
+        .output();
+    succeeded("pip install", &installed.context("running pip")?)?;
+    fs::write(&stamp, wanted).with_context(|| format!("writing {}", stamp.display()))?;
+    Ok(python)
+}
+
 /// The program that checks licences; built from crates.io below the target folder where it is missing.
 pub fn cargo_deny() -> Result<PathBuf> {
     if on_path("cargo-deny") {
@@ -164,7 +204,7 @@ pub fn cargo_deny() -> Result<PathBuf> {
 const CARGO_DENY: &str = "0.20.2";
 
 fn install(tools: &[&Tool]) -> Result<()> {
-    let missing: Vec<_> = tools.iter().filter(|tool| !on_path(tool.program)).collect();
+    let missing: Vec<_> = tools.iter().filter(|tool| !is_there(tool)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -216,9 +256,9 @@ fn install(tools: &[&Tool]) -> Result<()> {
             );
         }
     }
-    if let Some(tool) = missing.iter().find(|tool| !on_path(tool.program)) {
+    if let Some(tool) = missing.iter().find(|tool| !is_there(tool)) {
         bail!(
-            "{} is installed, but {} is still not on PATH",
+            "{} is installed, but {} on PATH is not complete",
             tool.package,
             tool.program
         );
@@ -522,6 +562,19 @@ fn bytes_below(folder: &Path) -> u64 {
     files
         .filter_map(|file| Some(file.metadata().ok()?.len()))
         .sum()
+}
+
+fn is_there(tool: &Tool) -> bool {
+    // Debian's Python comes without what makes an environment.
+    let complete = || {
+        tool.program != PYTHON.program
+            || Command::new(tool.program)
+                .args(["-c", "import ensurepip, venv"])
+                .stderr(Stdio::null())
+                .status()
+                .is_ok_and(|status| status.success())
+    };
+    on_path(tool.program) && complete()
 }
 
 /// True if a program of this name can be started. Debian's users may lack the sbin folders on PATH; root's tools are there.

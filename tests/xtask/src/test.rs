@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{bundle, setup, xen};
+use crate::{bundle, setup, tinygrad, xen};
 
 /// Run all tests: formatting, lints, licences, every crate, the model checker, the whole product on the
 /// local platform, and real Xen.
@@ -19,13 +19,14 @@ pub struct Arguments {
 
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     ("formatting", || cargo(&["fmt", "--all", "--check"])),
     ("bundle", || bundle::build().map(|_| ())),
     (
         "tests of every crate and of the whole on the local platform",
         || cargo(&["test", "--workspace", "--release"]),
     ),
+    ("tinygrad on softcuda", tinygrad::test),
     ("model checking of the queue", model_check),
     ("real Xen", xen::test_default),
     ("lints", || {
