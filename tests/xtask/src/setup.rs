@@ -155,7 +155,7 @@ pub fn python(packages: &[&str]) -> Result<PathBuf> {
     if fs::read_to_string(&stamp).is_ok_and(|had| had == wanted) {
         return Ok(python);
     }
-    println!(
+    eprintln!(
         "pip installs {} into {}",
         packages.join(" and "),
         folder.display()
