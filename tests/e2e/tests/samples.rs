@@ -9,11 +9,7 @@ use vgpu_e2e::{Bundle, Driver, Host, run};
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// What the split driver does not carry, each with why: these run on the driver itself only.
-const DIRECT_ONLY: [(&str, &str); 4] = [
-    (
-        "deviceMalloc",
-        "what it needs is not in the worker's limits",
-    ),
+const DIRECT_ONLY: [(&str, &str); 3] = [
     (
         "reductionMultiBlockCG",
         "cooperative launches are not carried",

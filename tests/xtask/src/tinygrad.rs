@@ -78,9 +78,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             // The compiler of the CPU backend, by the name that Debian gives it.
             .env("CC", "clang-14")
             // Nothing is kept between runs, nor below the person's home.
-            .env("CACHELEVEL", "0")
-            // Kernels one by one: the split driver carries no graphs.
-            .env("JIT", "2");
+            .env("CACHELEVEL", "0");
         command
     };
     let cpu = command("CPU");
@@ -88,6 +86,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     host.direct_environment(&mut direct);
     let mut split = command("CUDA:PTX");
     host.guest_environment(&guest, &mut split);
+    // Kernels one by one: the split driver carries no graphs.
+    split.env("JIT", "2");
     let runs = [
         ("CPU", "tinygrad's CPU backend", cpu),
         ("CUDA", "softcuda", direct),
