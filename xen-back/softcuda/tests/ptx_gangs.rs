@@ -445,7 +445,7 @@ impl Generator {
         let (f, g, h, i) = (self.f(), self.f(), self.f(), self.f());
         let (p, q) = (self.p(), self.p());
         let (d, e) = (self.d(), self.d());
-        let line = match self.below(26) {
+        let line = match self.below(27) {
             0 => format!(
                 "{} {r}, {a}, {b};",
                 self.pick(&[
@@ -569,6 +569,12 @@ impl Generator {
             }
             23 => format!("st.local.u32 [kept], {r};"),
             24 => format!("ld.local.u32 {r}, [kept];"),
+            25 => format!(
+                "bfe.{} {r}, {a}, {}, {};",
+                self.pick(&["u32", "s32"]),
+                self.below(34),
+                self.below(34)
+            ),
             _ => format!("ld.shared.u32 {r}, [tile+{}];", 4 * self.below(32)),
         };
         self.line(&line);

@@ -438,7 +438,13 @@ fn gangs_of(
     };
     layout.set_points(index, &plan.points)?;
     let thread_bytes = layout.thread_bytes(index);
-    if thread_bytes > wide::MAX_FRAME {
+    let moves: usize = layout.functions[index]
+        .pauses
+        .points
+        .iter()
+        .map(|point| point.save.len() + point.restore.len())
+        .sum();
+    if thread_bytes > wide::MAX_FRAME || moves > wide::MAX_MOVES {
         return Ok(None);
     }
     let mut scratch = (Context::new(), FunctionBuilderContext::new());

@@ -34,6 +34,10 @@ const PARTS: usize = LANES / 4;
 /// The widest frame whose kernel is run in gangs.
 pub(super) const MAX_FRAME: u32 = 1 << 16;
 
+/// Registers saved and brought back at all points of a kernel together, each once per thread of a gang:
+/// more would take longer to compile than gangs can gain.
+pub(super) const MAX_MOVES: usize = 8000;
+
 /// What translating for gangs needs beside the rest.
 pub(super) struct Gang {
     plan: Plan,

@@ -10,7 +10,7 @@ use crate::ptx::ast::{Base, Body, Guard, Instruction, Operand, Reg, Space, Symbo
 
 /// Instructions of a kernel for which code for gangs is still made.
 const MAX_CODE: usize = 6000;
-/// Points where gangs part, times registers.
+/// Points where gangs part or meet.
 const MAX_POINTS: usize = 400;
 /// The widest range in shared memory that one access of a gang may cover.
 const SHARED_SPAN: i64 = 1 << 15;

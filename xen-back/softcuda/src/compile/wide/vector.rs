@@ -333,6 +333,28 @@ impl<'l, 'a> Lower<'l, 'a, '_> {
                 _ => self.b.ins().ushr(value, by),
             })));
         }
+        if opcode == "bfe" {
+            let (
+                false,
+                [
+                    value,
+                    Operand::Int(place @ 0..=31),
+                    Operand::Int(length @ 1..=31),
+                ],
+            ) = (ty.is_signed(), sources)
+            else {
+                return Ok(None);
+            };
+            let Some(value) = self.vector_operand(value, Type::B32)? else {
+                return Ok(None);
+            };
+            let place = self.imm(types::I32, *place);
+            let mask = self.splat_bits(types::I32X4, (1 << *length) - 1);
+            return Ok(Some(value.map(|value| {
+                let value = self.b.ins().ushr(value, place);
+                self.b.ins().band(value, mask)
+            })));
+        }
         let count = match opcode {
             "mov" | "not" | "neg" => 1,
             "add" | "sub" | "mul" | "and" | "or" | "xor" | "min" | "max" => 2,
