@@ -537,7 +537,7 @@ fn levels_between_and_by_gradient() {
     let given: Vec<[f32; 3]> = lods.iter().map(|&lod| [0.3, 0.6, lod]).collect();
     let given: Vec<&[f32]> = given.iter().map(<[f32; 3]>::as_slice).collect();
     for filter in [Filter::Point, Filter::Linear] {
-        for (bias, clamp) in [(0.0, [0.0, 0.0]), (0.5, [1.0, 2.0])] {
+        for (bias, clamp) in [(0.0, [0.0, 9.0]), (0.5, [1.0, 2.0]), (0.0, [0.0, 0.0])] {
             let mut descriptor = descriptor.clone();
             descriptor.sampler.mip_filter = filter;
             descriptor.sampler.mip_bias = bias;
@@ -549,9 +549,7 @@ fn levels_between_and_by_gradient() {
             );
             for (lod, got) in lods.iter().zip(got) {
                 let mut wanted = lod + bias;
-                if clamp[1] > 0.0 {
-                    wanted = wanted.clamp(clamp[0], clamp[1]);
-                }
+                wanted = wanted.clamp(clamp[0], clamp[1]);
                 wanted = wanted.clamp(0.0, 3.0);
                 if filter == Filter::Point {
                     wanted = (wanted + 0.5).floor();

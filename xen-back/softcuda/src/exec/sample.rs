@@ -355,12 +355,7 @@ impl View<'_> {
             self.sampler.mip_bias
         };
         let [low, high] = self.sampler.mip_clamp;
-        let level = level + bias;
-        let level = if high > low {
-            level.max(low).min(high)
-        } else {
-            level
-        };
+        let level = (level + bias).max(low).min(high);
         // A gradient of nothing has a level of minus infinity.
         if level.is_nan() {
             0.0

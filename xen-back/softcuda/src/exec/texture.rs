@@ -91,7 +91,7 @@ pub enum Filter {
 }
 
 /// How a texture is read; surfaces use nothing of it.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampler {
     /// Per dimension.
     pub address: [AddressMode; 3],
@@ -101,7 +101,7 @@ pub struct Sampler {
     pub mip_filter: Filter,
     /// Added to the level asked for.
     pub mip_bias: f32,
-    /// Lowest and highest level that is used; [0, 0] is no limit.
+    /// Lowest and highest level that is used.
     pub mip_clamp: [f32; 2],
     /// Integers of 8 and 16 bits are read as fractions of their maximum.
     pub normalized_values: bool,
@@ -111,6 +111,23 @@ pub struct Sampler {
     pub border: [f32; 4],
     /// Red, green and blue of 8-bit texels are sRGB encoded (with `normalized_values`).
     pub srgb: bool,
+}
+
+impl Default for Sampler {
+    /// The texel at whole coordinates, clamped, of any level.
+    fn default() -> Self {
+        Self {
+            address: [AddressMode::Clamp; 3],
+            filter: Filter::Point,
+            mip_filter: Filter::Point,
+            mip_bias: 0.0,
+            mip_clamp: [0.0, MAX_LEVELS as f32],
+            normalized_values: false,
+            normalized_coordinates: false,
+            border: [0.0; 4],
+            srgb: false,
+        }
+    }
 }
 
 /// One mip level.
