@@ -553,9 +553,11 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
             "mov" => self.mov(&form)?,
             "cvt" => self.convert(&form)?,
             "nanosleep" | "pmevent" => {
-                if instruction.opcode == "nanosleep" {
-                    form.take("u32");
-                }
+                form.take(if instruction.opcode == "nanosleep" {
+                    "u32"
+                } else {
+                    "mask"
+                });
                 form.finish()?;
             }
             "bar" | "barrier" => self.arrive(&form)?,
