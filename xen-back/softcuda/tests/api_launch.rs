@@ -1,6 +1,8 @@
 //! What launches share with the program: grid-wide barriers, what kernels print and assert, their heap,
 //! how long they may take, and the limits that launches have.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod api_common;
 
 use api_common::*;

@@ -1,6 +1,8 @@
 //! The tool softcuda-run: what it lists, what it says of modules that softcuda cannot load, and that it
 //! runs kernels with the arguments it is given.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::path::PathBuf;
 use std::process::{Command, Output};
 

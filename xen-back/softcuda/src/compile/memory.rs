@@ -181,13 +181,11 @@ impl Lower<'_, '_, '_> {
         self.b.switch_to_block(inside);
         let granule = self.shift_right(offset, i64::from(GRANULE.trailing_zeros()));
         let entry = self.b.ins().iadd(valid, granule);
-        // Allocations change only between launches.
-        let count = self.b.ins().uload8(
-            types::I64,
-            MemFlagsData::trusted().with_readonly(),
-            entry,
-            0,
-        );
+        // Kernels themselves change it where they allocate from their heap.
+        let count = self
+            .b
+            .ins()
+            .uload8(types::I64, MemFlagsData::trusted(), entry, 0);
         let mask = self.imm(types::I64, GRANULE as i64 - 1);
         let within = self.b.ins().band(offset, mask);
         let bytes = self.imm(types::I64, i64::from(bytes));

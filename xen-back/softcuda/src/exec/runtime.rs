@@ -438,8 +438,9 @@ unsafe fn carry_out(
     body: impl FnOnce(&mut Call<'_>) -> Result<(), Bad>,
 ) -> u32 {
     // SAFETY: the scheduler does not touch the context while code runs.
+    let context = unsafe { &mut *context };
     let mut call = Call {
-        context: unsafe { &mut *context },
+        context,
         thread,
         frame,
     };
