@@ -1,5 +1,6 @@
 //! Streams as programs hold them. What runs in them, and when, is `engine`'s business.
 
+use crate::api::default_is_own;
 use crate::context::{self, Context};
 use crate::driver::Driver;
 use crate::engine::Lane;
@@ -47,15 +48,9 @@ impl Target {
     pub fn of(driver: &Driver, stream: Handle) -> Result<Target, CuResult> {
         let current = context::current()?;
         match stream as u64 {
-            0 | LEGACY => Ok(Target::null(current)),
-            PER_THREAD => {
-                let own = context::own_stream(driver, &current)?;
-                Ok(Target {
-                    context: current,
-                    lane: Lane::Stream(own),
-                    flags: 0,
-                })
-            }
+            0 => Target::default_of(driver, current),
+            LEGACY => Ok(Target::null(current)),
+            PER_THREAD => Target::own(driver, current),
             _ => {
                 let found = driver.streams.get(stream).ok_or(CuResult::INVALID_HANDLE)?;
                 found.context.check()?;
@@ -66,6 +61,28 @@ impl Target {
                 })
             }
         }
+    }
+
+    /// The stream that a call means which names none: the null stream, or the calling thread's own for
+    /// programs that asked for that.
+    ///
+    /// # Errors
+    /// As [`context::own_stream`].
+    pub fn default_of(driver: &Driver, context: Arc<Context>) -> Result<Target, CuResult> {
+        match default_is_own() {
+            true => Target::own(driver, context),
+            false => Ok(Target::null(context)),
+        }
+    }
+
+    /// The calling thread's default stream.
+    fn own(driver: &Driver, context: Arc<Context>) -> Result<Target, CuResult> {
+        let own = context::own_stream(driver, &context)?;
+        Ok(Target {
+            context,
+            lane: Lane::Stream(own),
+            flags: 0,
+        })
     }
 
     /// A number that no other stream of the process has.

@@ -65,7 +65,13 @@ impl Peer {
 
 /// The calling process's role, if it is a peer.
 fn role() -> Option<String> {
-    std::env::var(ROLE).ok()
+    let role = std::env::var(ROLE).ok()?;
+    // A peer that fails ends at once: its contexts would wait for the engine that another holds.
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("{panic}");
+        std::process::exit(101);
+    }));
+    Some(role)
 }
 
 /// Says something to the process that started this one.
@@ -162,6 +168,7 @@ fn kernel_waits_and_copies_do_not() {
     let _context = Fresh::new();
     let module = load();
     let (counter, out, aside) = (alloc(4), alloc(4), alloc(4));
+    ok!(cuCtxSynchronize());
     let (kernels, copies) = (stream(1), stream(1));
     stamp(module, kernels, counter, out);
     ok!(cuMemsetD32Async(aside, 9, 1, copies));
@@ -231,12 +238,14 @@ fn second_device_is_free() {
     let _first = Fresh::new();
     let module = load();
     let (counter, out) = (alloc(4), alloc(4));
+    ok!(cuCtxSynchronize());
     let held = stream(1);
     stamp(module, held, counter, out);
     let mut second = std::ptr::null_mut();
     ok!(cuCtxCreate_v2(&mut second, 0, 1));
     let module = load();
     let (counter, out) = (alloc(4), alloc(4));
+    ok!(cuCtxSynchronize());
     let free = stream(1);
     stamp(module, free, counter, out);
     ok!(cuStreamSynchronize(free));

@@ -9,12 +9,19 @@ use std::ffi::c_void;
 use std::mem::zeroed;
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const NULL: Handle = null_mut();
 const LEGACY: Handle = 1 as Handle;
 const GLOBAL: i32 = 0;
 const THREAD_LOCAL: i32 = 1;
 const RELAXED: i32 = 2;
+
+/// Keeps other tests out: a capture forbids calls to all threads of the process.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Adds a value to a word on the device.
 fn add(module: Handle, stream: Handle, mut place: u64, mut value: u32) -> CuResult {
@@ -44,6 +51,7 @@ fn instantiate(graph: Handle) -> Handle {
 }
 
 fn run(graph: Handle) {
+    ok!(cuCtxSynchronize()); // what the test allocated is zeroed in the null stream
     let (exec, own) = (instantiate(graph), stream(1));
     ok!(cuGraphLaunch(exec, own));
     ok!(cuStreamSynchronize(own));
@@ -84,6 +92,7 @@ unsafe extern "C" fn count_up(counter: *mut c_void) {
 
 #[test]
 fn a_captured_stream_becomes_a_graph_that_does_the_same_each_time() {
+    let _alone = alone();
     let _context = Fresh::new();
     let module = load();
     let (own, place, copy) = (stream(0), alloc(4), alloc(4));
@@ -136,6 +145,7 @@ fn a_captured_stream_becomes_a_graph_that_does_the_same_each_time() {
 
 #[test]
 fn events_carry_a_capture_to_other_streams_and_back() {
+    let _alone = alone();
     let _context = Fresh::new();
     let module = load();
     let (first, second, fork, join) = (stream(1), stream(1), event(2), event(2));
@@ -187,6 +197,7 @@ fn events_carry_a_capture_to_other_streams_and_back() {
 
 #[test]
 fn what_makes_no_sense_in_a_capture_is_an_error_and_ends_it() {
+    let _alone = alone();
     let context = Fresh::new();
     let module = load();
     let (own, other, blocking, done) = (stream(1), stream(1), stream(0), event(0));
@@ -378,6 +389,7 @@ fn neighbours(node: Handle) -> (usize, usize) {
 
 #[test]
 fn nodes_run_after_those_that_they_wait_for() {
+    let _alone = alone();
     let _context = Fresh::new();
     let module = load();
     let (counter, out, graph) = (alloc(4), alloc(20), graph());
@@ -440,9 +452,11 @@ fn nodes_run_after_those_that_they_wait_for() {
 
 #[test]
 fn parameters_change_in_graphs_and_in_executable_ones() {
+    let _alone = alone();
     let _context = Fresh::new();
     let module = load();
     let (counter, out, graph, own) = (alloc(4), alloc(16), graph(), stream(1));
+    ok!(cuCtxSynchronize());
     let node = stamp_node(graph, &[], module, counter, out);
     let exec = instantiate(graph);
     // SAFETY: as in Stamp::params.
@@ -509,6 +523,7 @@ fn parameters_change_in_graphs_and_in_executable_ones() {
 
 #[test]
 fn every_kind_of_node_does_its_work() {
+    let _alone = alone();
     let context = Fresh::new();
     let module = load();
     let (from, to, flag) = (alloc(64), alloc(64), alloc(8));
@@ -611,6 +626,7 @@ fn every_kind_of_node_does_its_work() {
 
 #[test]
 fn graphs_have_memory_of_their_own() {
+    let _alone = alone();
     let _context = Fresh::new();
     let (own, result) = (stream(1), alloc(4));
     let (mut free, mut total) = (0, 0);
@@ -632,6 +648,7 @@ fn graphs_have_memory_of_their_own() {
     ok!(cuGraphDestroy(graph));
     for _ in 0..2 {
         ok!(cuMemsetD32_v2(result, 0, 1));
+        ok!(cuCtxSynchronize());
         ok!(cuGraphLaunch(exec, own));
         ok!(cuStreamSynchronize(own));
         assert_eq!(word(result), 77);
@@ -649,6 +666,7 @@ fn graphs_have_memory_of_their_own() {
 
 #[test]
 fn a_graph_launched_twice_runs_one_after_the_other() {
+    let _alone = alone();
     let _context = Fresh::new();
     let module = load();
     let gate = Gate::new(module);
@@ -682,6 +700,7 @@ fn a_graph_launched_twice_runs_one_after_the_other() {
 
 #[test]
 fn wrong_handles_and_lists_are_errors() {
+    let _alone = alone();
     let context = Fresh::new();
     let graph = graph();
     let mut out = null_mut();

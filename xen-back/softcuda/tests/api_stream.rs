@@ -623,6 +623,7 @@ fn streams_wait_for_values_in_memory() {
     let unmet = [4, 0x7fff_ffff, 8, 0b1000, 1];
     for ((condition, value, met), before) in conditions.into_iter().zip(unmet) {
         ok!(cuMemsetD32_v2(flag, before, 1));
+        ok!(cuCtxSynchronize());
         ok!(cuStreamWaitValue32_v2(waiting, flag, value, condition));
         ok!(cuMemsetD32Async(place, value, 1, waiting));
         // Neither the engines nor other streams are held up.
@@ -639,6 +640,7 @@ fn streams_wait_for_values_in_memory() {
     }
     // A kernel's store is seen too, and 64 bits count.
     ok!(cuMemsetD8_v2(flag, 0, 16));
+    ok!(cuCtxSynchronize());
     ok!(cuStreamWaitValue64_v2(waiting, flag, 1 << 32, 0));
     stamp(module, writing, flag + 4, flag + 8);
     ok!(cuStreamSynchronize(waiting));
@@ -792,4 +794,47 @@ fn pools_count_what_comes_from_them() {
     assert_eq!(cu!(cuMemPoolDestroy(default)), CuResult::INVALID_VALUE);
     let gone = cu!(cuMemAllocFromPoolAsync(&mut one, 4, pool, own));
     assert_eq!(gone, CuResult::INVALID_VALUE);
+}
+
+#[test]
+fn variants_for_per_thread_default_streams_leave_the_null_stream_alone() {
+    let _context = Fresh::new();
+    let module = load();
+    let gate = Gate::new(module);
+    let (aside, mut write): (u64, *mut c_void) = (alloc(4), null_mut());
+    ok!(cuCtxSynchronize());
+    let found = cu!(cuGetProcAddress_v2(
+        c"cuStreamGetId".as_ptr(),
+        &mut write,
+        12000,
+        2,
+        null_mut()
+    ));
+    assert_eq!(found, CuResult::SUCCESS);
+    // SAFETY: the function's signature.
+    let id_of: unsafe extern "C" fn(Handle, *mut u64) -> CuResult =
+        unsafe { std::mem::transmute(write) };
+    let (mut own, mut asked, mut null) = (0, 0, 0);
+    // SAFETY: a live place.
+    assert_eq!(unsafe { id_of(NULL, &mut asked) }, CuResult::SUCCESS);
+    ok!(cuStreamGetId(PER_THREAD, &mut own));
+    ok!(cuStreamGetId(NULL, &mut null));
+    assert!(asked == own && null != own);
+    ok!(cuGetProcAddress_v2(
+        c"cuMemsetD32".as_ptr(),
+        &mut write,
+        12000,
+        2,
+        null_mut()
+    ));
+    // SAFETY: the function's signature.
+    let fill: unsafe extern "C" fn(u64, u32, usize) -> CuResult =
+        unsafe { std::mem::transmute(write) };
+    // A kernel in a stream that does not wait for the thread's: the fill does not either.
+    gate.wait_in(stream(1));
+    // SAFETY: an allocation of that size.
+    assert_eq!(unsafe { fill(aside, 4, 1) }, CuResult::SUCCESS);
+    ok!(cuStreamSynchronize(PER_THREAD));
+    gate.open();
+    assert_eq!(word(aside), 4);
 }

@@ -137,7 +137,7 @@ fn copy_now(
     bytes: usize,
 ) -> CuResult {
     call(|driver| {
-        let target = Target::null(current()?);
+        let target = Target::default_of(driver, current()?)?;
         if bytes == 0 {
             return Ok(());
         }
@@ -523,7 +523,7 @@ unsafe fn copy_boxes<T: std::marker::Copy>(
 ) -> CuResult {
     call(|driver| {
         let target = match stream {
-            None => Target::null(current()?),
+            None => Target::default_of(driver, current()?)?,
             Some(stream) => Target::of(driver, stream)?,
         };
         if params.is_null() {
@@ -599,7 +599,7 @@ enum Bytes {
 fn copy_bytes(to: Bytes, from: Bytes, bytes: usize, stream: Option<Handle>) -> CuResult {
     call(|driver| {
         let target = match stream {
-            None => Target::null(current()?),
+            None => Target::default_of(driver, current()?)?,
             Some(stream) => Target::of(driver, stream)?,
         };
         if bytes == 0 {

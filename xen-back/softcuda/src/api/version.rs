@@ -1,12 +1,14 @@
 //! Versions, names and addresses: what works before cuInit, and cuInit.
 
-use super::Out;
+use super::{Out, per_thread};
 use crate::driver;
 use cuda_abi::{CuResult, Names, Uuid};
 use std::ffi::{CStr, c_char, c_void};
 
 /// The highest bit that cuGetProcAddress's flags have: legacy (1) and per-thread (2) default streams.
 const PROC_ADDRESS_FLAGS: u64 = 3;
+/// `CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM`.
+const PER_THREAD: u64 = 2;
 /// `CU_GET_PROC_ADDRESS_SUCCESS`.
 const FOUND: i32 = 0;
 /// `CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND`.
@@ -107,6 +109,9 @@ unsafe fn find(
     };
     let offered = |version| cuda_abi::proc_address(Names::ALL, name, version);
     Ok(match offered(version) {
+        Some(symbol) if flags & PER_THREAD != 0 && per_thread::has_variant(symbol) => {
+            per_thread::address(symbol).ok_or(NO_SYMBOL)
+        }
         Some(symbol) => crate::export_address(symbol).ok_or(NO_SYMBOL),
         None if offered(i32::MAX).is_some() => Err(TOO_OLD),
         None => Err(NO_SYMBOL),
