@@ -52,12 +52,12 @@ fn host_ranges_are_reached_to_the_byte() {
                 let args = Args::new().add(address);
                 let got = launch_with(&device, &ranges, &text(space, ty), &args);
                 match got {
-                    Ok(()) => assert!(inside && address % bytes == 0, "{space} {ty} {at}"),
+                    Ok(()) => assert!(inside && address.is_multiple_of(bytes), "{space} {ty} {at}"),
                     Err(Fault::MisalignedAddress { address: found, .. }) => {
-                        assert!(address % bytes != 0 && found == address);
+                        assert!(!address.is_multiple_of(bytes) && found == address);
                     }
                     Err(Fault::IllegalAddress { address: found, .. }) => {
-                        assert!(!inside && address % bytes == 0 && found == address);
+                        assert!(!inside && address.is_multiple_of(bytes) && found == address);
                     }
                     Err(other) => panic!("{other}"),
                 }
