@@ -323,6 +323,35 @@ impl Probe {
                 len,
             ),
         );
+        let rows = self.alloc(512 * 4);
+        let mut filled = vec![0u8; 512 * 4];
+        say(
+            "rows",
+            (
+                cu!(self, cuMemsetD8_v2(rows, 9, 512 * 4)),
+                cu!(self, cuMemsetD2D8_v2(rows, 512, 1, 3, 4)),
+                cu!(self, cuMemsetD2D16_v2(rows + 4, 512, 2, 3, 4)),
+                cu!(self, cuMemsetD2D32_v2(rows + 12, 512, 3, 2, 2)),
+                cu!(self, cuMemsetD2D8Async(rows + 32, 512, 4, 5, 3, null_mut())),
+                cu!(
+                    self,
+                    cuMemsetD2D16Async(rows + 40, 512, 5, 5, 3, null_mut())
+                ),
+                cu!(
+                    self,
+                    cuMemsetD2D32Async(rows + 60, 512, 6, 5, 3, null_mut())
+                ),
+                cu!(
+                    self,
+                    cuMemcpyDtoH_v2(filled.as_mut_ptr().cast(), rows, filled.len())
+                ),
+                filled
+                    .chunks(512)
+                    .map(|row| row[..80].to_vec())
+                    .collect::<Vec<_>>(),
+            ),
+        );
+        say("free rows", cu!(self, cuMemFree_v2(rows)));
         say("free null", cu!(self, cuMemFree_v2(0)));
         say("free", cu!(self, cuMemFree_v2(block)));
         say("info", cu!(self, cuMemGetInfo_v2(&mut again, &mut total)));
@@ -632,6 +661,44 @@ impl Probe {
             cu!(
                 self,
                 cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, scale, 128, 0)
+            ),
+        );
+        let (mut mode, mut count, mut bytes) = (-1, 0, 0);
+        say(
+            "loading",
+            (
+                cu!(self, cuModuleGetLoadingMode(&mut mode)),
+                cu!(self, cuModuleGetFunctionCount(&mut count, module)),
+                cu!(self, cuModuleGetFunctionCount(&mut count, 16 as Handle)),
+                count,
+            ),
+        );
+        say(
+            "loaded",
+            (
+                cu!(self, cuFuncLoad(scale)),
+                cu!(self, cuFuncIsLoaded(&mut mode, scale)),
+                mode,
+            ),
+        );
+        say(
+            "banks",
+            (
+                cu!(self, cuFuncSetSharedMemConfig(scale, 1)),
+                cu!(self, cuFuncSetSharedMemConfig(scale, 7)),
+                cu!(self, cuCtxSetSharedMemConfig(2)),
+                cu!(self, cuCtxGetSharedMemConfig(&mut mode)),
+                cu!(self, cuCtxResetPersistingL2Cache()),
+            ),
+        );
+        say(
+            "shared memory for two blocks",
+            (
+                cu!(
+                    self,
+                    cuOccupancyAvailableDynamicSMemPerBlock(&mut bytes, scale, 2, 128)
+                ),
+                bytes,
             ),
         );
         let mut value = -1;
