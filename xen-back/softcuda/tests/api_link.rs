@@ -1,5 +1,7 @@
 //! Fat binaries, links and libraries: what a program can load beside one PTX text.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod api_common;
 
 use api_common::{Fresh, alloc, kernel, launch, word};
