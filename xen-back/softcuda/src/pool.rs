@@ -107,12 +107,14 @@ impl Pool {
     }
 }
 
+/// By first address: bytes, the pool and the context's handle of what is allocated.
+type Allocated = HashMap<u64, (u64, Arc<Pool>, u64)>;
+
 /// All pools.
 pub struct Pools {
     live: Table<PoolKind, Pool>,
     devices: Mutex<Vec<Devices>>,
-    /// By first address: bytes, the pool and the context's handle of what is allocated.
-    allocated: Mutex<HashMap<u64, (u64, Arc<Pool>, u64)>>,
+    allocated: Mutex<Allocated>,
 }
 
 struct Devices {
@@ -242,7 +244,7 @@ impl Pools {
         self.devices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, (u64, Arc<Pool>, u64)>> {
+    fn lock(&self) -> MutexGuard<'_, Allocated> {
         self.allocated
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -1,5 +1,11 @@
 //! The machine's engines: processes take turns, in order, and one that dies is not waited for.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on panics"
+)]
+
 mod api_common;
 
 use api_common::{Fresh, Gate, alloc, load, stamp, stream, word};
