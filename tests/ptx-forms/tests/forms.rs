@@ -42,4 +42,7 @@ groups! {
     float Float
     convert Convert
     compare Compare
+    memory Memory
+    atomic Atomic
+    warp Warp
 }

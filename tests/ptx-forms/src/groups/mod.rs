@@ -1,14 +1,17 @@
 //! The table: every form, group by group. Each file states forms as the instruction set states them, as
 //! products of modifiers and types.
 
+mod atomic;
 mod compare;
 mod convert;
 mod float;
 mod integer;
 mod logic;
+mod memory;
+mod warp;
 
 use crate::form::{Form, Group, Kernel, Map, Test};
-use crate::types::{Since, Ty};
+use crate::types::Since;
 
 /// All forms.
 pub fn table() -> Vec<Form> {
@@ -22,6 +25,9 @@ pub fn table() -> Vec<Form> {
         (Group::Float, float::add),
         (Group::Convert, convert::add),
         (Group::Compare, compare::add),
+        (Group::Memory, memory::add),
+        (Group::Atomic, atomic::add),
+        (Group::Warp, warp::add),
     ] {
         table.group = group;
         add(&mut table);
@@ -47,7 +53,6 @@ impl Table {
     }
 
     /// A form with a kernel of its own.
-    #[allow(dead_code)]
     pub(crate) fn kernel(&mut self, name: impl Into<String>, since: Since, kernel: Kernel) {
         self.push(name, since, Test::Kernel(kernel));
     }
@@ -103,10 +108,4 @@ pub(crate) fn named(opcode: &str, modifiers: &[&str]) -> String {
 /// The elements of a pair.
 pub(crate) const fn halves(bits: u128) -> [u128; 2] {
     [bits & 0xffff, bits >> 16 & 0xffff]
-}
-
-/// A type's own edges, for forms that need them in particular.
-#[allow(dead_code)]
-pub(crate) fn all_edges(ty: Ty) -> Vec<u128> {
-    crate::types::edges(ty)
 }
