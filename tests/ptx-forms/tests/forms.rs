@@ -45,4 +45,17 @@ groups! {
     memory Memory
     atomic Atomic
     warp Warp
+    video Video
+    control Control
+}
+
+/// Only what is not supported is compiled for it.
+#[test]
+fn the_table_in_docs_is_current() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/ptx-coverage.md");
+    let written = std::fs::read_to_string(file).unwrap_or_default();
+    assert!(
+        written == ptx_forms::report::document(&ptx_forms::table()),
+        "docs/ptx-coverage.md is not what the table says; run `cargo xtask ptx-coverage --write`"
+    );
 }

@@ -6,6 +6,7 @@ mod api;
 mod bench;
 mod bench_softcuda;
 mod bundle;
+mod coverage;
 mod demo;
 mod setup;
 mod test;
@@ -31,6 +32,7 @@ enum Command {
     XenShell(xen::ShellArguments),
     Tinygrad(tinygrad::Arguments),
     ApiTable(api::Arguments),
+    PtxCoverage(coverage::Arguments),
 }
 
 fn main() -> Result<()> {
@@ -44,5 +46,6 @@ fn main() -> Result<()> {
         Command::XenShell(arguments) => xen::shell(&arguments),
         Command::Tinygrad(arguments) => tinygrad::run(&arguments),
         Command::ApiTable(arguments) => api::run(&arguments),
+        Command::PtxCoverage(arguments) => coverage::run(&arguments),
     }
 }

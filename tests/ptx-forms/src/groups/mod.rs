@@ -3,11 +3,13 @@
 
 mod atomic;
 mod compare;
+mod control;
 mod convert;
 mod float;
 mod integer;
 mod logic;
 mod memory;
+mod video;
 mod warp;
 
 use crate::form::{Form, Group, Kernel, Map, Test};
@@ -28,6 +30,8 @@ pub fn table() -> Vec<Form> {
         (Group::Memory, memory::add),
         (Group::Atomic, atomic::add),
         (Group::Warp, warp::add),
+        (Group::Video, video::add),
+        (Group::Control, control::add),
     ] {
         table.group = group;
         add(&mut table);
@@ -55,6 +59,13 @@ impl Table {
     /// A form with a kernel of its own.
     pub(crate) fn kernel(&mut self, name: impl Into<String>, since: Since, kernel: Kernel) {
         self.push(name, since, Test::Kernel(kernel));
+    }
+
+    /// Says why softcuda need not have the last form.
+    pub(crate) fn lacks_last(&mut self, why: &'static str) {
+        if let Some(form) = self.forms.last_mut() {
+            form.lacks = Some(why);
+        }
     }
 
     fn push(&mut self, name: impl Into<String>, since: Since, test: Test) {
