@@ -39,7 +39,7 @@ pub struct Form {
 impl Form {
     /// The opcode without modifiers.
     pub fn root(&self) -> &str {
-        self.name.split('.').next().unwrap_or_default()
+        self.name.split(['.', ' ']).next().unwrap_or_default()
     }
 }
 
