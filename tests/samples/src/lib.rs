@@ -30,5 +30,7 @@ mod programs;
 pub mod ptx;
 mod report;
 
+pub use input::Random;
+
 pub use programs::main;
 pub use report::{Figure, Report, TimesMs};
