@@ -239,12 +239,11 @@ fn atom(
     let mut input = Vec::new();
     // The words at first, then each thread's two operands.
     for index in 0..CELLS + 2 * THREADS {
-        let value = if index < CELLS {
-            operand(ty, operation.name, &mut numbers)
-        } else if (index - CELLS) % 2 == 0 || operation.name == "cas" {
-            operand(ty, operation.name, &mut numbers)
-        } else {
+        let second = index >= CELLS && (index - CELLS) % 2 == 1;
+        let value = if second && operation.name != "cas" {
             0
+        } else {
+            operand(ty, operation.name, &mut numbers)
         };
         input.extend_from_slice(&value.to_le_bytes());
     }

@@ -210,8 +210,11 @@ fn calls(table: &mut Table) {
     }
 }
 
+/// A value from a thread's number.
+type OfThread = fn(u64) -> u64;
+
 fn specials(table: &mut Table) {
-    let known: [(&str, &str, fn(u64) -> u64); 22] = [
+    let known: [(&str, &str, OfThread); 22] = [
         ("u32", "%tid.x", |thread| thread),
         ("u32", "%tid.y", |_| 0),
         ("u32", "%tid.z", |_| 0),

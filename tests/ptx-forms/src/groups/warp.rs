@@ -165,7 +165,7 @@ fn shuffles(table: &mut Table) {
     }
 }
 
-fn member<'a>(group: u32, values: &'a [[u64; 2]]) -> impl Iterator<Item = (usize, &'a [u64; 2])> {
+fn member(group: u32, values: &[[u64; 2]]) -> impl Iterator<Item = (usize, &[u64; 2])> {
     values
         .iter()
         .enumerate()
