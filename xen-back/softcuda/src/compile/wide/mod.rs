@@ -633,7 +633,7 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
         for reg in self.pauses.pauses[number].save.clone() {
             self.save_lanes(reg);
         }
-        let mut resume = number as u32 + 1 | GANG;
+        let mut resume = (number as u32 + 1) | GANG;
         if !self.layout.simple_waits[self.index] {
             resume |= WAITING;
         }

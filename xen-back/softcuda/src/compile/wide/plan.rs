@@ -325,7 +325,7 @@ impl Analysis<'_, '_> {
                 }
                 // The sum's stride must not hide that the product was made wider.
                 let add = rest.first().map_or(Some(0), stride)?;
-                if wide && rest.first().is_some() && add != 0 {
+                if wide && add != 0 {
                     return None;
                 }
                 (product(a, b)?.wrapping_add(add), bits)
