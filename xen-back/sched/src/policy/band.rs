@@ -78,12 +78,12 @@ impl State {
 
 impl Band {
     /// Gdev's BAND.
-    pub fn band() -> Self {
+    pub fn gdev_band() -> Self {
         Self::new(true)
     }
 
     /// Gdev's CREDIT.
-    pub fn credit() -> Self {
+    pub fn gdev_credit() -> Self {
         Self::new(false)
     }
 
@@ -99,7 +99,7 @@ impl Band {
         }
     }
 
-    fn to_tail(&mut self, id: DomainId) {
+    fn send_back(&mut self, id: DomainId) {
         self.tail += 1;
         if let Some(state) = self.domains.get_mut(id) {
             let old = std::mem::replace(&mut state.place, self.tail);
@@ -206,7 +206,7 @@ impl Policy for Band {
         state.budget = state.budget.saturating_sub_unsigned(used);
         state.used += used;
         if state.budget < 0 && (!looks_at_use || state.over(now, weights)) {
-            self.to_tail(id);
+            self.send_back(id);
         }
     }
 }
