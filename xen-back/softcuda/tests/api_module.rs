@@ -98,10 +98,7 @@ fn images_that_are_no_text() {
     let empty_wrapper = [0x0000_0001_4662_43b1_u64, 0, 0];
     let lying_wrapper = [0x0000_0001_4662_43b1_u64, 64, 0];
     for (image, code) in [
-        (
-            b"\x7fELF\x02\x01\x01\0".as_ptr(),
-            CuResult::NO_BINARY_FOR_GPU,
-        ),
+        (c"\x7fELF\x02\x01\x01".as_ptr(), CuResult::NO_BINARY_FOR_GPU),
         (empty_wrapper.as_ptr().cast(), CuResult::INVALID_IMAGE),
         (lying_wrapper.as_ptr().cast(), CuResult::INVALID_IMAGE),
     ] {
