@@ -45,6 +45,7 @@ groups! {
     memory Memory
     atomic Atomic
     warp Warp
+    matrix Matrix
     video Video
     control Control
 }

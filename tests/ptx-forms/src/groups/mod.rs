@@ -8,6 +8,7 @@ mod convert;
 mod float;
 mod integer;
 mod logic;
+mod matrix;
 mod memory;
 mod video;
 mod warp;
@@ -30,6 +31,7 @@ pub fn table() -> Vec<Form> {
         (Group::Memory, memory::add),
         (Group::Atomic, atomic::add),
         (Group::Warp, warp::add),
+        (Group::Matrix, matrix::add),
         (Group::Video, video::add),
         (Group::Control, control::add),
     ] {
