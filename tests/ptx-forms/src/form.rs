@@ -1,6 +1,8 @@
 //! What one form of an instruction is and how it is tested: a kernel around it, inputs, and a judge that
 //! says what the output should have been. It must never run anything itself.
 
+use softcuda::exec::texture::{ChannelFormat, Sampler, Shape};
+
 use crate::reference::float::Format;
 use crate::types::{Numbers, Since, Ty, edges, random};
 
@@ -98,8 +100,54 @@ pub struct Kernel {
     pub output: usize,
     /// Whether the launch has to end with a fault.
     pub faults: bool,
+    /// Texture and surface objects: their handles are the first words of the input buffer, 64 bits each,
+    /// and what their memory holds after the launch follows the output.
+    pub objects: Vec<Object>,
     /// Judges the output.
     pub judge: WholeJudge,
+}
+
+/// A texture or surface object: its levels lie behind one another without gaps, and so do their slices
+/// or layers, and their rows.
+#[derive(Debug, Clone)]
+pub struct Object {
+    /// Arrangement.
+    pub shape: Shape,
+    /// Of each channel.
+    pub format: ChannelFormat,
+    /// Of a texel.
+    pub channels: u32,
+    /// Width, height and depth of the first level.
+    pub sizes: [u32; 3],
+    /// Layers, or faces.
+    pub layers: u32,
+    /// Mip levels.
+    pub levels: u32,
+    /// How it is read.
+    pub sampler: Sampler,
+    /// All texels.
+    pub texels: Vec<u8>,
+}
+
+impl Object {
+    /// Sizes of a level: each half as large as the one before.
+    pub fn sizes(&self, level: u32) -> [u32; 3] {
+        self.sizes.map(|size| (size >> level).max(1))
+    }
+
+    /// Bytes of a texel.
+    pub const fn texel(&self) -> u32 {
+        self.format.bytes() * self.channels
+    }
+
+    /// Where a level begins, in bytes; also where the one after the last would.
+    pub fn start(&self, level: u32) -> u64 {
+        let texels = (0..level).map(|level| {
+            let sizes = self.sizes(level).map(u64::from);
+            sizes[0] * sizes[1] * sizes[2] * u64::from(self.layers)
+        });
+        texels.sum::<u64>() * u64::from(self.texel())
+    }
 }
 
 /// Immediates tried per form.
@@ -288,6 +336,7 @@ impl Map {
             count: samples.len() as u32,
             output: samples.len() * outs * instances * Self::SLOT,
             input,
+            objects: Vec::new(),
         }
     }
 
@@ -355,6 +404,8 @@ pub struct Prepared {
     pub input: Vec<u8>,
     /// Bytes of the output buffer.
     pub output: usize,
+    /// Texture and surface objects.
+    pub objects: Vec<Object>,
 }
 
 impl Test {
@@ -370,6 +421,7 @@ impl Test {
                 count: kernel.threads * kernel.blocks,
                 input: kernel.input.clone(),
                 output: kernel.output,
+                objects: kernel.objects.clone(),
             },
         }
     }

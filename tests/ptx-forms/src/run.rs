@@ -3,11 +3,12 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use softcuda::exec::texture::{ArrayMemory, Descriptor, Level, Storage, TextureTable};
 use softcuda::exec::{Fault, GRANULE, Launch, MemoryView, Program};
 
-use crate::form::{Form, Prepared, Test};
+use crate::form::{Form, Object, Prepared, Test};
 use crate::types::Since;
 
 /// Forms in one module.
@@ -270,7 +271,18 @@ fn launch_one(
     index: usize,
     kernel: &Prepared,
 ) -> Result<Vec<u8>, String> {
-    let input = device.upload(&kernel.input)?;
+    let textures = TextureTable::new();
+    let mut bytes = kernel.input.clone();
+    let mut memories = Vec::new();
+    for (index, object) in kernel.objects.iter().enumerate() {
+        let (descriptor, memory) = descriptor(object)?;
+        let handle = textures
+            .insert(descriptor)
+            .map_err(|error| error.to_string())?;
+        bytes[index * 8..][..8].copy_from_slice(&handle.to_le_bytes());
+        memories.push(memory);
+    }
+    let input = device.upload(&bytes)?;
     let output = device.upload(&vec![0; kernel.output])?;
     let name = format!("k{index}");
     let place = program
@@ -284,13 +296,56 @@ fn launch_one(
     params.extend_from_slice(&kernel.count.to_le_bytes());
     params.resize(params.len().next_multiple_of(8), 0);
     program
-        .launch(&Launch::new(
-            place,
-            [kernel.blocks, 1, 1],
-            [kernel.threads, 1, 1],
-            &params,
-            device.view(),
-        ))
+        .launch(&Launch {
+            textures: Some(&textures),
+            ..Launch::new(
+                place,
+                [kernel.blocks, 1, 1],
+                [kernel.threads, 1, 1],
+                &params,
+                device.view(),
+            )
+        })
         .map_err(|fault: Fault| fault.to_string())?;
-    Ok(device.download(output, kernel.output))
+    let mut result = device.download(output, kernel.output);
+    for memory in memories {
+        // SAFETY: an array's memory is as long as it says, and no kernel runs.
+        result.extend_from_slice(unsafe {
+            std::slice::from_raw_parts(memory.address() as *const u8, memory.bytes() as usize)
+        });
+    }
+    Ok(result)
+}
+
+/// An object as softcuda takes it, and its memory.
+fn descriptor(object: &Object) -> Result<(Descriptor, Arc<ArrayMemory>), String> {
+    let bytes = object.texels.len();
+    let memory = ArrayMemory::new(bytes as u64).ok_or("no memory for an array")?;
+    // SAFETY: the memory has as many bytes, and nothing else uses it yet.
+    unsafe {
+        (memory.address() as *mut u8).copy_from_nonoverlapping(object.texels.as_ptr(), bytes);
+    }
+    let memory = Arc::new(memory);
+    let levels = (0..object.levels).map(|level| {
+        let [width, height, depth] = object.sizes(level);
+        let row_pitch = u64::from(width) * u64::from(object.texel());
+        Level {
+            offset: object.start(level),
+            width,
+            height,
+            depth,
+            row_pitch,
+            slice_pitch: row_pitch * u64::from(height),
+        }
+    });
+    let descriptor = Descriptor {
+        shape: object.shape,
+        format: object.format,
+        channels: object.channels,
+        storage: Storage::Array(Arc::clone(&memory)),
+        levels: levels.collect(),
+        layers: object.layers,
+        sampler: object.sampler,
+    };
+    Ok((descriptor, memory))
 }

@@ -46,6 +46,7 @@ groups! {
     atomic Atomic
     warp Warp
     matrix Matrix
+    texture Texture
     video Video
     control Control
 }

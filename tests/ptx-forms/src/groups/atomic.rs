@@ -359,6 +359,7 @@ fn atom(
             input,
             output: (THREADS + CELLS) * SLOT,
             faults: false,
+            objects: Vec::new(),
             judge: Box::new(judge),
         },
     );

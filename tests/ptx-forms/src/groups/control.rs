@@ -63,6 +63,7 @@ impl Small {
                 input: input.collect(),
                 output: THREADS as usize * 32,
                 faults: self.faults,
+                objects: Vec::new(),
                 judge: Box::new(move |_, output| {
                     for thread in 0..THREADS {
                         let got: Vec<u64> = output[thread as usize * 32..][..32]

@@ -431,6 +431,7 @@ fn in_registers(
             input,
             output: TRIALS * LANES * OUTPUT,
             faults: false,
+            objects: Vec::new(),
             judge: Box::new(judge),
         },
     );
@@ -927,6 +928,7 @@ impl Whole {
                 input,
                 output: TRIALS * result,
                 faults: false,
+                objects: Vec::new(),
                 judge: Box::new(move |input, output| {
                     for trial in 0..TRIALS {
                         let input = &input[trial * each..][..each];
@@ -1117,6 +1119,7 @@ fn moves(table: &mut Table) {
             input: (0..TRIALS * LANES * 4).map(|_| numbers.bits() as u8).collect(),
             output: TRIALS * LANES * 4,
             faults: false,
+            objects: Vec::new(),
             judge: Box::new(|input, output| {
                 for (warp, (input, output)) in input.chunks(128).zip(output.chunks(128)).enumerate() {
                     // A warp's words are the matrix, row after row.
@@ -1195,6 +1198,7 @@ fn move_form(
             input,
             output: 2 * MEMORY,
             faults: false,
+            objects: Vec::new(),
             judge: Box::new(move |input, output| {
                 let (mut memory, mut words) =
                     (input[..MEMORY].to_vec(), input[MEMORY..2 * MEMORY].to_vec());
@@ -1319,6 +1323,7 @@ fn lacking(table: &mut Table) {
                 input: vec![0; 16],
                 output: 16,
                 faults: false,
+                objects: Vec::new(),
                 judge: Box::new(|_, _| Ok(())),
             },
         );

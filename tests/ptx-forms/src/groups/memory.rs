@@ -329,6 +329,7 @@ fn load(table: &mut Table, name: &str, space: &str, vector: &str, ty: Ty, since:
         input,
         output: THREADS as usize * width,
         faults: false,
+        objects: Vec::new(),
         judge: Box::new(move |input, output| {
             for thread in 0..THREADS as usize {
                 let out = &output[thread * width..][..width];
@@ -421,6 +422,7 @@ fn store(table: &mut Table, name: &str, space: &str, vector: &str, ty: Ty, since
             input,
             output: THREADS as usize * SLOT,
             faults: false,
+            objects: Vec::new(),
             judge: Box::new(move |input, output| {
                 for thread in 0..THREADS as usize {
                     let mut wanted = [0; SLOT];

@@ -10,6 +10,7 @@ mod integer;
 mod logic;
 mod matrix;
 mod memory;
+mod texture;
 mod video;
 mod warp;
 
@@ -32,6 +33,7 @@ pub fn table() -> Vec<Form> {
         (Group::Atomic, atomic::add),
         (Group::Warp, warp::add),
         (Group::Matrix, matrix::add),
+        (Group::Texture, texture::add),
         (Group::Video, video::add),
         (Group::Control, control::add),
     ] {

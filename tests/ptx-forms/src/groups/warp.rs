@@ -69,6 +69,7 @@ fn lanes(table: &mut Table, name: &str, since: Since, code: &str, masked: bool, 
         input,
         output: THREADS * 2 * SLOT,
         faults: false,
+        objects: Vec::new(),
         judge: Box::new(move |input, output| {
             let word = |bytes: &[u8], at: usize| {
                 let mut word = [0; 8];
@@ -410,6 +411,7 @@ fn exchange(table: &mut Table, name: &str, since: Since, code: &str) {
             input: vec![0; 8],
             output: THREADS * 4,
             faults: false,
+            objects: Vec::new(),
             judge: Box::new(move |_, output| {
                 for (thread, got) in output.chunks(4).enumerate() {
                     let mut word = [0; 4];
@@ -452,6 +454,7 @@ fn block_reduction(table: &mut Table, name: &str, since: Since, code: &str, mode
             input,
             output: THREADS * 16,
             faults: false,
+            objects: Vec::new(),
             judge: Box::new(move |input, output| {
                 let ones = input.chunks(4).filter(|word| word[0] == 1).count() as u64;
                 let zeros = THREADS as u64 - ones;

@@ -187,24 +187,24 @@ impl View<'_> {
         }
     }
 
-    /// A coordinate in texels.
-    fn scaled(&self, axis: usize, value: f32, size: u32) -> f64 {
+    /// A coordinate in texels, and whether texels follow each other backwards there.
+    fn scaled(&self, axis: usize, value: f32, size: u32) -> (f64, bool) {
         let value = f64::from(value);
         if value.is_nan() {
-            return 0.0;
+            return (0.0, false);
         }
         let value = value.clamp(-1e9, 1e9);
         if !self.normalized() {
-            return value;
+            return (value, false);
         }
         let size = f64::from(size);
         match self.mode(axis) {
-            AddressMode::Wrap => (value - value.floor()) * size,
+            AddressMode::Wrap => ((value - value.floor()) * size, false),
             AddressMode::Mirror if value.floor().rem_euclid(2.0) != 0.0 => {
-                (1.0 - (value - value.floor())) * size
+                ((1.0 - (value - value.floor())) * size, true)
             }
-            AddressMode::Mirror => (value - value.floor()) * size,
-            _ => value * size,
+            AddressMode::Mirror => ((value - value.floor()) * size, false),
+            _ => (value * size, false),
         }
     }
 
@@ -267,8 +267,10 @@ impl View<'_> {
         let linear = self.sampler.filter == Filter::Linear && self.is_float();
         for axis in 0..self.axes() {
             let half = if linear { 0.5 } else { 0.0 };
-            let place = self.scaled(axis, coordinates[axis], sizes[axis]) - half;
-            index[axis] = place.floor() as i64 + i64::from(offset[axis]);
+            let (place, backwards) = self.scaled(axis, coordinates[axis], sizes[axis]);
+            let place = place - half;
+            let step = i64::from(offset[axis]);
+            index[axis] = place.floor() as i64 + if backwards { -step } else { step };
             weights[axis] = (((place - place.floor()) * 256.0).round() / 256.0) as f32;
         }
         if !linear {
@@ -308,14 +310,21 @@ impl View<'_> {
         component: usize,
     ) -> Option<Colour> {
         let sizes = [level.width, level.height, level.depth];
-        let mut index = [0_i64; 3];
-        for axis in 0..2 {
-            let place = self.scaled(axis, coordinates[axis], sizes[axis]) - 0.5;
-            index[axis] = place.floor() as i64 + i64::from(offset[axis]);
+        // Along both axes, the numbers of the neighbours.
+        let mut pairs = [[0_i64; 2]; 2];
+        for (axis, pair) in pairs.iter_mut().enumerate() {
+            let (place, backwards) = self.scaled(axis, coordinates[axis], sizes[axis]);
+            let (first, step) = ((place - 0.5).floor() as i64, i64::from(offset[axis]));
+            *pair = if backwards {
+                [first + 1 - step, first - step]
+            } else {
+                [first + step, first + 1 + step]
+            };
         }
+        let [columns, rows] = pairs;
         let mut result = [0; 4];
         for (slot, (right, below)) in result.iter_mut().zip([(0, 1), (1, 1), (1, 0), (0, 0)]) {
-            let corner = [index[0] + right, index[1] + below, 0];
+            let corner = [columns[right], rows[below], 0];
             *slot = self.at(level, corner, slice)?[component & 3];
         }
         Some(result)
@@ -344,8 +353,13 @@ impl View<'_> {
                     });
                 scaled.sum::<f32>().sqrt()
             };
-            let (x, y) = request.gradient.split_at(3);
-            length(x).max(length(y)).log2()
+            let [ax, ay, az, bx, by, bz] = request.gradient;
+            let mut steps = [[ax, ay, az], [bx, by, bz]];
+            if request.code & 7 >= CUBE {
+                let direction = request.coordinates.map(f32::from_bits);
+                steps = steps.map(|step| on_face(direction, step));
+            }
+            length(&steps[0]).max(length(&steps[1])).log2()
         } else {
             0.0
         };
@@ -428,27 +442,46 @@ impl View<'_> {
     }
 }
 
-/// The face of a cube that a direction points to, and the place on it from 0 to 1.
-fn face([x, y, z]: [f32; 3]) -> (u32, f32, f32) {
+/// The face of a cube that a direction points to.
+fn face_of([x, y, z]: [f32; 3]) -> u32 {
     let (ax, ay, az) = (x.abs(), y.abs(), z.abs());
-    let (face, s, t, major) = if ax >= ay && ax >= az {
-        if x >= 0.0 {
-            (0, -z, -y, ax)
-        } else {
-            (1, z, -y, ax)
-        }
+    if ax >= ay && ax >= az {
+        if x >= 0.0 { 0 } else { 1 }
     } else if ay >= az {
-        if y >= 0.0 {
-            (2, x, z, ay)
-        } else {
-            (3, x, -z, ay)
-        }
+        if y >= 0.0 { 2 } else { 3 }
     } else if z >= 0.0 {
-        (4, x, -y, az)
+        4
     } else {
-        (5, -x, -y, az)
-    };
+        5
+    }
+}
+
+/// A vector along a face's axes, and along the face's own direction.
+fn along_face(face: u32, [x, y, z]: [f32; 3]) -> [f32; 3] {
+    match face {
+        0 => [-z, -y, x],
+        1 => [z, -y, -x],
+        2 => [x, z, y],
+        3 => [x, -z, -y],
+        4 => [x, -y, z],
+        _ => [-x, -y, -z],
+    }
+}
+
+/// The face of a cube that a direction points to, and the place on it from 0 to 1.
+fn face(direction: [f32; 3]) -> (u32, f32, f32) {
+    let face = face_of(direction);
+    let [s, t, major] = along_face(face, direction);
     (face, (s / major + 1.0) / 2.0, (t / major + 1.0) / 2.0)
+}
+
+/// How the place on the face changes with a direction that changes so.
+fn on_face(direction: [f32; 3], change: [f32; 3]) -> [f32; 3] {
+    let face = face_of(direction);
+    let [s, t, major] = along_face(face, direction);
+    let [by_s, by_t, by_major] = along_face(face, change);
+    let slope = |by: f32, part: f32| (by - part / major * by_major) / major / 2.0;
+    [slope(by_s, s), slope(by_t, t), 0.0]
 }
 
 /// # Safety
@@ -688,8 +721,14 @@ fn reach_surface(context: &BlockContext, request: &mut Request) -> Option<()> {
         } else {
             value
         };
+        // Of a formatted surface, the format has the sign.
+        let signed = if formatted && object.format == ChannelFormat::S32 {
+            SIGNED
+        } else {
+            0
+        };
         // SAFETY: the bytes are the object's, aligned.
-        unsafe { reduce(address, size, code, value) };
+        unsafe { reduce(address, size, code | signed, value) };
         return Some(());
     }
     let mut data = [0_u8; 16];
