@@ -75,6 +75,25 @@ pub fn of_group(forms: &[Form], group: Group) -> Vec<&Form> {
     forms.iter().filter(|form| form.group == group).collect()
 }
 
+/// The instruction set's opcodes, up to PTX 8.8.
+const OPCODES: &str = "abs activemask add addc alloca and applypriority atom bar barrier bfe bfi bfind bmsk bra brev \
+    brkpt brx call clusterlaunchcontrol clz cnot copysign cos cp createpolicy cvt cvta discard div dp2a dp4a elect ex2 \
+    exit fence fma fns getctarank griddepcontrol isspacep istypep ld ldmatrix ldu lg2 lop3 mad mad24 madc mapa match max \
+    mbarrier membar min mma mov movmatrix mul mul24 multimem nanosleep neg not or pmevent popc prefetch prefetchu prmt rcp \
+    red redux rem ret rsqrt sad selp set setmaxnreg setp shf shfl shl shr sin slct sqrt st stackrestore stacksave stmatrix \
+    sub subc suld suq sured sust szext tanh tcgen05 tensormap testp tex tld4 trap txq vabsdiff vabsdiff2 vabsdiff4 vadd \
+    vadd2 vadd4 vavrg2 vavrg4 vmad vmax vmax2 vmax4 vmin vmin2 vmin4 vote vset vset2 vset4 vshl vshr vsub vsub2 vsub4 \
+    wgmma wmma xor";
+
+/// Opcodes that softcuda knows and the table has no form of.
+pub fn without_forms(forms: &[Form]) -> Vec<&'static str> {
+    let tested = |opcode: &str| forms.iter().any(|form| form.root() == opcode);
+    OPCODES
+        .split_whitespace()
+        .filter(|opcode| !tested(opcode) && run::knows(opcode))
+        .collect()
+}
+
 /// The whole of docs/ptx-coverage.md. Only the forms that softcuda lacks are compiled for it: the others
 /// are there because the tests of this crate pass.
 pub fn document(forms: &[Form]) -> String {
@@ -118,6 +137,13 @@ pub fn document(forms: &[Form]) -> String {
             since.0 % 10,
             since.1,
         );
+    }
+    text.push_str("\n## Supported, but not tested here\n\n");
+    match without_forms(forms).as_slice() {
+        [] => text.push_str("No opcode.\n"),
+        opcodes => {
+            let _ = writeln!(text, "`{}`", opcodes.join("`, `"));
+        }
     }
     text.push_str(
         "\n## Not supported\n\nA module with one of these does not load; the error is what the log says.\n\n\

@@ -183,6 +183,15 @@ fn run_batch(device: &mut Device, forms: &[&Form]) -> Vec<Outcome> {
     outcomes
 }
 
+/// Whether softcuda knows an opcode at all: what it says of one without operands is not that it lacks it.
+pub fn knows(opcode: &str) -> bool {
+    let kernel = format!(".visible .entry k() {{ {opcode}; ret; }}");
+    match Program::compile(&(Since(87, 90).header() + &kernel)) {
+        Ok(_) => true,
+        Err(error) => !error.message.contains("lacks this instruction"),
+    }
+}
+
 /// The text of a form's module, for people.
 pub fn text(form: &Form) -> String {
     module(form.since, &[(0, &form.test.prepare(&form.name))])

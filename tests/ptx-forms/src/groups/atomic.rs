@@ -164,6 +164,7 @@ const SPACES: [(&str, Since); 5] = [
 ];
 
 pub(super) fn add(table: &mut Table) {
+    vectors(table);
     for operation in &OPERATIONS {
         for &(ty, from) in operation.types {
             for (scope, scoped) in SCOPES {
@@ -207,6 +208,159 @@ pub(super) fn add(table: &mut Table) {
             }
         }
     }
+}
+
+/// Vectors, element by element: each thread on a place of its own, then all on one.
+fn vectors(table: &mut Table) {
+    let since = Since(81, 90);
+    for (ty, counts, operations) in [
+        (Ty::F32, &[2, 4][..], &["add"][..]),
+        (Ty::F16, &[2, 4, 8], &["add", "min", "max"]),
+        (Ty::Bf16, &[2, 4, 8], &["add", "min", "max"]),
+        (Ty::F16x2, &[2, 4], &["add", "min", "max"]),
+        (Ty::Bf16x2, &[2, 4], &["add", "min", "max"]),
+    ] {
+        for &count in counts {
+            for &operation in operations {
+                for scope in ["", "cta", "cluster", "gpu", "sys"] {
+                    for space in ["", "global"] {
+                        for opcode in ["atom", "red"] {
+                            for order in ["", "relaxed", "release", "acquire", "acq_rel"] {
+                                if opcode == "red" && matches!(order, "acquire" | "acq_rel") {
+                                    continue;
+                                }
+                                let noftz = if ty == Ty::F32 { "" } else { "noftz" };
+                                let vector = format!("v{count}");
+                                let rest =
+                                    [order, scope, space, operation, noftz, &vector, ty.name()];
+                                let name = named(opcode, &rest);
+                                vector_form(table, &name, ty, count, operation, since);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn vector_form(
+    table: &mut Table,
+    name: &str,
+    ty: Ty,
+    count: usize,
+    operation: &'static str,
+    since: Since,
+) {
+    let mut numbers = Numbers::named(name);
+    let bytes = ty.bytes();
+    let fetches = name.starts_with("atom");
+    let mut input = Vec::new();
+    // Per thread what its place holds at first, and its operands.
+    for _ in 0..THREADS * 2 * SLOT / bytes {
+        let value = operand(ty, operation, &mut numbers);
+        input.extend_from_slice(&value.to_le_bytes()[..bytes]);
+    }
+    let letter = match ty {
+        Ty::F32 => 'f',
+        Ty::F16 | Ty::Bf16 => 'h',
+        _ => 'r',
+    };
+    let registers = |from: usize| {
+        let names = (from..from + count).map(|index| format!("%{letter}{index}"));
+        names.collect::<Vec<String>>()
+    };
+    let (olds, values) = (registers(1), registers(10));
+    let vector = |names: &[String]| format!("{{{}}}", names.join(", "));
+    let register = ty.register();
+    let mut body = format!(
+        "mad.wide.u32 %rd1, %t, {}, %in; mad.wide.u32 %rd2, %t, {}, %out; add.u64 %rd3, %out, {};
+         ld.global.v2.b64 {{%rd4, %rd5}}, [%rd1]; st.global.v2.b64 [%rd2], {{%rd4, %rd5}};\n",
+        2 * SLOT,
+        2 * SLOT,
+        THREADS * 2 * SLOT
+    );
+    for (index, value) in values.iter().enumerate() {
+        body += &format!(
+            "ld.global.{register} {value}, [%rd1+{}];\n",
+            SLOT + index * bytes
+        );
+    }
+    if fetches {
+        body += &format!("{name} {}, [%rd2], {};\n", vector(&olds), vector(&values));
+        for (index, old) in olds.iter().enumerate() {
+            body += &format!(
+                "st.global.{register} [%rd2+{}], {old};\n",
+                SLOT + index * bytes
+            );
+        }
+        body += &format!("{name} {}, [%rd3], {};\n", vector(&olds), vector(&values));
+    } else {
+        body += &format!(
+            "{name} [%rd2], {values}; {name} [%rd3], {values};\n",
+            values = vector(&values)
+        );
+    }
+    let step = move |a: u128, b: u128| match operation {
+        "add" => sum(ty, a, b),
+        "min" => extreme(ty, a, b, true),
+        _ => extreme(ty, a, b, false),
+    };
+    let judge = move |input: &[u8], output: &[u8]| {
+        let element = |from: &[u8], at: usize| {
+            let mut raw = [0; 16];
+            raw[..bytes].copy_from_slice(&from[at..at + bytes]);
+            u128::from_le_bytes(raw)
+        };
+        for index in 0..count {
+            let mut all = 0;
+            for thread in 0..THREADS {
+                let at = thread * 2 * SLOT + index * bytes;
+                let (old, value) = (element(input, at), element(input, at + SLOT));
+                all = step(all, value);
+                let got = [element(output, at), element(output, at + SLOT)];
+                let wanted = [step(old, value), if fetches { old } else { 0 }];
+                if got != wanted {
+                    return Err(format!(
+                        "thread {thread}, element {index}: got {got:x?}, wanted {wanted:x?}"
+                    ));
+                }
+            }
+            let got = element(output, THREADS * 2 * SLOT + index * bytes);
+            // Zeros of both signs compare equal.
+            let clear = |value: u128| {
+                ty.format().map_or(value, |format| {
+                    elements(
+                        ty,
+                        value,
+                        0,
+                        |value, _| if format.is_zero(value) { 0 } else { value },
+                    )
+                })
+            };
+            if clear(got) != clear(all) {
+                return Err(format!(
+                    "element {index} of what all change: got {got:#x}, wanted {all:#x}"
+                ));
+            }
+        }
+        Ok(())
+    };
+    table.kernel(
+        name,
+        since,
+        Kernel {
+            declarations: String::new(),
+            body,
+            threads: THREADS as u32,
+            blocks: 1,
+            input,
+            output: THREADS * 2 * SLOT + SLOT,
+            faults: false,
+            objects: Vec::new(),
+            judge: Box::new(judge),
+        },
+    );
 }
 
 /// Operands that let orders be told apart, and yet add up exactly.

@@ -102,6 +102,7 @@ pub(super) fn add(table: &mut Table) {
     stack(table);
     copies(table);
     barriers_in_memory(table);
+    bulk(table);
     clusters(table);
 }
 
@@ -644,6 +645,91 @@ fn barriers_in_memory(table: &mut Table) {
                 |thread| [if thread == 0 { 5 } else { 0 }, 0, 0, 0],
             );
         }
+    }
+}
+
+/// Bulk copies, of 64 bytes by one thread, and transactions of an mbarrier.
+fn bulk(table: &mut Table) {
+    let declared = ".shared .align 16 .b8 {k}s[256];\n.shared .align 16 .b8 {k}d[256];\n.shared .align 8 .b8 {k}b[8];\n.global .align 16 .b8 {k}g[256];\n";
+    let start = "mov.u64 %rd1, {k}b; mov.u64 %rd2, {k}s; mov.u64 %rd3, {k}d; mov.u64 %rd4, {k}g; setp.ne.u32 %p1, %t, 0; \
+                 mad.wide.u32 %rd5, %t, 8, %rd2; cvt.u64.u32 %rd6, %t; add.u64 %rd6, %rd6, 70; st.shared.u64 [%rd5], %rd6; ";
+    // All wait for what one has started; then each reads its word.
+    let waits = "on: bar.sync 0; wait: mbarrier.try_wait.parity.shared.b64 %p2, [%rd1], 0; @!%p2 bra wait; ";
+    let open = "@%p1 bra on; mbarrier.init.shared.b64 [%rd1], 1; mbarrier.arrive.expect_tx.shared.b64 %rd7, [%rd1], 256; ";
+    let read = "mad.wide.u32 %rd5, %t, 8, %rd3; ld.shared.u64 %rd10, [%rd5];";
+    for to in ["shared::cluster", "shared::cta"] {
+        let since = if to == "shared::cta" {
+            Since(86, 90)
+        } else {
+            HOPPER
+        };
+        let name = format!("cp.async.bulk.{to}.global.mbarrier::complete_tx::bytes");
+        let code =
+            format!("{start} bar.sync 0; {open} {name} [%rd3], [%in], 256, [%rd1]; {waits} {read}");
+        Small::new(code)
+            .declared(declared)
+            .add(table, name, since, |thread| [1000 + thread, 0, 0, 0]);
+    }
+    let name = "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes";
+    let code =
+        format!("{start} bar.sync 0; {open} {name} [%rd3], [%rd2], 256, [%rd1]; {waits} {read}");
+    Small::new(code)
+        .declared(declared)
+        .add(table, name, HOPPER, |thread| [70 + thread, 0, 0, 0]);
+    let store = "cp.async.bulk.global.shared::cta.bulk_group";
+    for (name, wait) in [
+        (store, "cp.async.bulk.wait_group 0"),
+        ("cp.async.bulk.commit_group", "cp.async.bulk.wait_group 0"),
+        ("cp.async.bulk.wait_group", "cp.async.bulk.wait_group 0"),
+        (
+            "cp.async.bulk.wait_group.read",
+            "cp.async.bulk.wait_group.read 0; cp.async.bulk.wait_group 0",
+        ),
+    ] {
+        let code = format!(
+            "{start} bar.sync 0; @%p1 bra on; {store} [%rd4], [%rd2], 256; cp.async.bulk.commit_group; {wait}; on: bar.sync 0; \
+             mad.wide.u32 %rd5, %t, 8, %rd4; ld.global.u64 %rd10, [%rd5];"
+        );
+        Small::new(code)
+            .declared(declared)
+            .add(table, name, HOPPER, |thread| [70 + thread, 0, 0, 0]);
+    }
+    let name = "cp.async.bulk.prefetch.L2.global";
+    let code = format!("{name} [%in], 256; ld.global.u64 %rd10, [%rd8];");
+    Small::new(code).add(table, name, HOPPER, |thread| [1000 + 4 * thread, 0, 0, 0]);
+    // Transactions that the kernel counts itself.
+    for space in ["", "shared", "shared::cta"] {
+        let expect = named("mbarrier", &["expect_tx.relaxed.cta", space, "b64"]);
+        let complete = named("mbarrier", &["complete_tx.relaxed.cta", space, "b64"]);
+        let generic = if space.is_empty() {
+            "cvta.shared.u64 %rd1, %rd1;"
+        } else {
+            ""
+        };
+        let arrive = named("mbarrier", &["arrive.expect_tx", space, "b64"]);
+        let test = named("mbarrier", &["test_wait", space, "b64"]);
+        let init = named("mbarrier", &["init", space, "b64"]);
+        // Not over before both transactions are.
+        let code = format!(
+            "mov.u64 %rd1, {{k}}b; {generic} setp.ne.u32 %p1, %t, 0; @%p1 bra on; {init} [%rd1], 1; {expect} [%rd1], 8; \
+             {arrive} %rd2, [%rd1], 4; {test} %p2, [%rd1], %rd2; selp.b64 %rd10, 1, 0, %p2; {complete} [%rd1], 8; \
+             {test} %p2, [%rd1], %rd2; selp.b64 %rd11, 1, 0, %p2; {complete} [%rd1], 4; \
+             {test} %p2, [%rd1], %rd2; selp.b64 %rd12, 1, 0, %p2; on: bar.sync 0;"
+        );
+        for name in [expect, arrive, complete] {
+            Small::new(code.clone())
+                .declared(declared)
+                .add(table, name, HOPPER, |thread| {
+                    [0, 0, u64::from(thread == 0), 0]
+                });
+        }
+    }
+    for name in [
+        "setmaxnreg.inc.sync.aligned.u32",
+        "setmaxnreg.dec.sync.aligned.u32",
+    ] {
+        let code = format!("mov.u64 %rd10, 3; {name} 64; add.u64 %rd10, %rd10, 1;");
+        Small::new(code).add(table, name, HOPPER, |_| [4, 0, 0, 0]);
     }
 }
 

@@ -650,10 +650,10 @@ fn points_of(
             };
             point.at = direction.map(|part| bits(part * scale));
         } else {
-            for axis in 0..geometry.axes {
+            for (axis, &size) in sizes.iter().enumerate().take(geometry.axes) {
                 let texels = (odd(numbers, 24) - 8 * 64) as f64 / 64.0;
                 let scale = if object.sampler.normalized_coordinates {
-                    f64::from(sizes[axis])
+                    f64::from(size)
                 } else {
                     1.0
                 };
@@ -1056,8 +1056,11 @@ const fn data_type(object: &Object) -> u32 {
     }
 }
 
+/// What a query is about an object.
+type Answer = fn(&Object) -> u32;
+
 fn queries(table: &mut Table) {
-    let all: [(&str, fn(&Object) -> u32, bool); 13] = [
+    let all: [(&str, Answer, bool); 13] = [
         ("width", |object| object.sizes[0], true),
         ("height", |object| object.sizes[1], true),
         ("depth", |object| object.sizes[2], true),
@@ -1261,10 +1264,10 @@ fn places(
                 data: [0; 4].map(|_| numbers.bits() as u32),
                 ..Point::default()
             };
-            for axis in 0..geometry.axes {
-                point.at[axis] = numbers.below(sizes[axis]) as u32;
+            for (axis, &size) in sizes.iter().enumerate().take(geometry.axes) {
+                point.at[axis] = numbers.below(size) as u32;
                 if !traps && numbers.below(4) == 0 {
-                    let away = [-1, -3, sizes[axis] as i32, sizes[axis] as i32 + 4];
+                    let away = [-1, -3, size as i32, size as i32 + 4];
                     point.at[axis] = numbers.pick(&away) as u32;
                 }
             }
