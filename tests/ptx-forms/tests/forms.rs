@@ -61,3 +61,12 @@ fn the_table_in_docs_is_current() {
         "docs/ptx-coverage.md is not what the table says; run `cargo xtask ptx-coverage --write`"
     );
 }
+
+#[test]
+fn every_opcode_that_softcuda_knows_has_forms() {
+    let (known, unknown) = (["add", "mma", "tex", "cp"], ["tcgen05", "wgmma", "nothing"]);
+    assert!(known.into_iter().all(ptx_forms::run::knows));
+    assert!(!unknown.into_iter().any(ptx_forms::run::knows));
+    let without = ptx_forms::report::without_forms(&ptx_forms::table());
+    assert!(without.is_empty(), "{without:?}");
+}
