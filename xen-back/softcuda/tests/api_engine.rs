@@ -117,6 +117,7 @@ fn hold() {
     let _context = Fresh::new();
     let gate = Gate::new(load());
     gate.wait_in(stream(1));
+    gate.entered();
     say("queued");
     hear("go");
     gate.open();

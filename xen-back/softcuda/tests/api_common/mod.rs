@@ -129,6 +129,8 @@ pub const PTX: &str = r#"
     .reg .b64 %rd<3>;
     ld.param.u64 %rd1, [gate_flag];
     cvta.to.global.u64 %rd2, %rd1;
+    mov.u32 %r1, 1;
+    st.volatile.global.u32 [%rd2+4], %r1;
 AGAIN:
     ld.volatile.global.u32 %r1, [%rd2];
     setp.eq.u32 %p1, %r1, 0;
@@ -256,12 +258,13 @@ pub struct Gate {
 impl Gate {
     pub fn new(module: Handle) -> Gate {
         let mut flag = null_mut();
-        ok!(cuMemHostAlloc(&mut flag, 4, 2));
+        ok!(cuMemHostAlloc(&mut flag, 8, 2));
         let gate = Gate {
             flag,
             gate: kernel(module, "gate"),
         };
-        gate.word().store(0, Ordering::SeqCst);
+        gate.word(0).store(0, Ordering::SeqCst);
+        gate.word(1).store(0, Ordering::SeqCst);
         gate
     }
 
@@ -273,9 +276,16 @@ impl Gate {
         assert_eq!(result, CuResult::SUCCESS);
     }
 
+    /// Waits until the kernel runs.
+    pub fn entered(&self) {
+        while self.word(1).load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+    }
+
     /// Lets the kernel end.
     pub fn open(&self) {
-        self.word().store(1, Ordering::SeqCst);
+        self.word(0).store(1, Ordering::SeqCst);
     }
 
     /// The address of the word, for another thread to open it.
@@ -283,9 +293,10 @@ impl Gate {
         self.flag as usize
     }
 
-    fn word(&self) -> &AtomicU32 {
-        // SAFETY: four aligned bytes, live as long as the gate's context.
-        unsafe { AtomicU32::from_ptr(self.flag.cast()) }
+    /// The word that lets the kernel end, and the one in which it says that it runs.
+    fn word(&self, index: usize) -> &AtomicU32 {
+        // SAFETY: two words of aligned memory, live as long as the gate's context.
+        unsafe { AtomicU32::from_ptr(self.flag.cast::<u32>().add(index)) }
     }
 }
 
