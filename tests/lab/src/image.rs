@@ -82,7 +82,7 @@ impl Image {
         let mode = fs::metadata(from)?.permissions().mode();
         if elf::is_elf(&data) {
             for (name, library) in elf::libraries(&self.root, &from.display().to_string(), &data)? {
-                self.library_file(&name, &library)?;
+                self.shared_library_file(&name, &library)?;
             }
         }
         self.file(path, mode, data);
@@ -90,15 +90,15 @@ impl Image {
     }
 
     /// A library that programs load by name at run time, so that no program's list of needs has it.
-    pub fn library(&mut self, name: &str) -> Result<()> {
+    pub fn shared_library(&mut self, name: &str) -> Result<()> {
         let found = elf::search(&self.root, &[], name).with_context(|| {
             format!("no library {name} in the cache or on this host: run `cargo xtask setup`")
         })?;
         let data = fs::read(&found)?;
         for (name, library) in elf::libraries(&self.root, name, &data)? {
-            self.library_file(&name, &library)?;
+            self.shared_library_file(&name, &library)?;
         }
-        self.library_file(name, &found)
+        self.shared_library_file(name, &found)
     }
 
     /// Everything below a folder of the host's; programs in it as [`Image::program`] takes them, links as they are.
@@ -145,7 +145,7 @@ impl Image {
         Ok(archive.finish()?)
     }
 
-    fn library_file(&mut self, name: &str, from: &Path) -> Result<()> {
+    fn shared_library_file(&mut self, name: &str, from: &Path) -> Result<()> {
         let path = format!("{LIBRARIES}/{name}");
         if !self.entries.contains_key(&path) {
             let data = fs::read(from).with_context(|| format!("reading {}", from.display()))?;

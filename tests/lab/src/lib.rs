@@ -233,7 +233,7 @@ fn base(cache: &Cache) -> Result<Image> {
         image.unpacked(&format!("usr/lib/modules/{name}.ko"), &module)?;
     }
     // The C library loads it by name when a thread is cancelled.
-    image.library("libgcc_s.so.1")?;
+    image.shared_library("libgcc_s.so.1")?;
     image.script("init", include_str!("../image/init.sh"));
     image.file("etc/inittab", 0o644, *include_bytes!("../image/inittab"));
     image.file(

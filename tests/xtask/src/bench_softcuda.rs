@@ -72,7 +72,7 @@ struct Report {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    setup::demo()?;
+    setup::kernels()?;
     let built = bundle::cargo_build(&["softcuda", "softcuda-bench"])?;
     let program = bundle::find(&built, "softcuda-bench")?;
     let folder = bundle::target_folder()?.join("softcuda-bench");

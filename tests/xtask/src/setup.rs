@@ -28,6 +28,8 @@ pub struct Arguments {
 pub enum Purpose {
     /// `cargo xtask demo`: Rust and a C linker are enough.
     Demo,
+    /// `cargo xtask bench softcuda`: the kernels' compiler as well.
+    Kernels,
     /// `cargo xtask test`, `xen-test` and `xen-shell`.
     Test,
 }
@@ -119,6 +121,7 @@ struct Fetch {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let tools: Vec<&Tool> = match arguments.purpose {
         Purpose::Demo => vec![&LINKER],
+        Purpose::Kernels => vec![&LINKER, &CLANG],
         Purpose::Test => std::iter::once(&LINKER).chain(&TEST_TOOLS).collect(),
     };
     install(&tools)?;
@@ -140,6 +143,14 @@ pub fn ensure() -> Result<()> {
 pub fn demo() -> Result<()> {
     run(&Arguments {
         purpose: Purpose::Demo,
+        refresh: false,
+    })
+}
+
+/// Sets up for compiling the samples' kernels.
+pub fn kernels() -> Result<()> {
+    run(&Arguments {
+        purpose: Purpose::Kernels,
         refresh: false,
     })
 }

@@ -47,7 +47,7 @@ pub struct Library {
 #[derive(Debug)]
 pub struct Kernel {
     /// Its library.
-    pub library: Arc<Library>,
+    pub owner: Arc<Library>,
     /// Which of the program's kernels it is.
     pub index: usize,
     /// Its name, for programs that ask for it.
@@ -79,7 +79,7 @@ impl Library {
         let infos = library.program.kernels().iter().enumerate();
         for ((index, info), kernel) in infos.zip(&library.kernels) {
             let entry = Kernel {
-                library: Arc::clone(&library),
+                owner: Arc::clone(&library),
                 index,
                 // A name of PTX has no NUL byte.
                 name: CString::new(info.name.as_str()).unwrap_or_default(),
@@ -169,7 +169,7 @@ impl Kernel {
     /// # Errors
     /// CUDA_ERROR_OUT_OF_MEMORY where the library's variables do not fit.
     pub fn function(&self, driver: &Driver, context: &Arc<Context>) -> Result<u64, CuResult> {
-        let module = self.library.module(driver, context).map_err(|failure| {
+        let module = self.owner.module(driver, context).map_err(|failure| {
             tracing::error!(code = %failure.code, "library not loaded: {}", failure.log);
             failure.code
         })?;

@@ -108,7 +108,7 @@ fn kernel(driver: &Driver, handle: Handle) -> Result<Arc<Kernel>, CuResult> {
 
 impl Kernel {
     fn info(&self) -> &KernelInfo {
-        &self.library.program().kernels()[self.index]
+        &self.owner.program().kernels()[self.index]
     }
 }
 
@@ -242,7 +242,7 @@ pub unsafe fn cuKernelGetLibrary(place: *mut Handle, handle: Handle) -> CuResult
     call(|driver| {
         // SAFETY: the C function's contract.
         let out = unsafe { Out::new(place) }?;
-        out.set(kernel(driver, handle)?.library.handle as Handle);
+        out.set(kernel(driver, handle)?.owner.handle as Handle);
         Ok(())
     })
 }
@@ -281,7 +281,7 @@ pub unsafe fn cuKernelGetAttribute(
         let out = unsafe { Out::new(value) }?;
         let kernel = kernel(driver, handle)?;
         let settings = kernel.settings(device)?;
-        let program = kernel.library.program();
+        let program = kernel.owner.program();
         out.set(kernel_attribute(
             program,
             kernel.index,
