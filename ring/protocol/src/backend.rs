@@ -6,6 +6,7 @@
 //! anything that a guest wrote except numbers that were checked.
 
 use crate::codec::{Bytes, choice, messages};
+use crate::gate::WireGate;
 use crate::packet::{WireEvent, WireExtent};
 
 /// The worker's end of the socket pair.
@@ -32,6 +33,8 @@ messages! {
         event: WireEvent,
         /// The `libcuda.so.1` to run calls on: a path, or a name for the loader. UTF-8.
         driver: Bytes,
+        /// The gates before the devices, one for each ordinal of the driver; none: all work passes unmeasured.
+        gates: Vec<WireGate>,
     }
     /// More of the guest's granted pages, for the region table.
     MapRegion {

@@ -2,7 +2,8 @@
 //!
 //! [`codec`] is the one way values become bytes; [`calls`] the CUDA calls, expanded from
 //! `cuda_abi::with_calls!`; [`control`] what frontd and backd say over the control ring; [`guest`] what
-//! a program's libcuda and frontd say over a Unix socket; [`backend`] what backd and a worker say;
+//! a program's libcuda and frontd say over a Unix socket; [`backend`] what backd and a worker say; [`gate`]
+//! what they share about a device;
 //! [`grants`] the page that lists grant references; [`keys`] and [`xenbus`] the XenStore nodes and the
 //! state machines of both ends; [`admin`] what backd tells people's tools; [`wait`] how the daemons
 //! wait. docs/protocol.md says the same for other implementations.
@@ -13,6 +14,7 @@ pub mod calls;
 pub mod channel;
 pub mod codec;
 pub mod control;
+pub mod gate;
 pub mod grants;
 pub mod guest;
 pub mod keys;

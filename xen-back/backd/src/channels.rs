@@ -215,6 +215,7 @@ impl Channels {
             memory: packet::put_extents(memory.extents(), &mut fds),
             event: packet::put_event(&event, &mut fds)?,
             driver: Bytes(launcher.driver.as_bytes().to_vec()),
+            gates: Vec::new(),
         });
         worker.send(&serve, &borrowed(&fds))?;
         let info = ChannelInfo {
