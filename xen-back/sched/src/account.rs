@@ -4,7 +4,7 @@
 use crate::Nanos;
 
 /// What a domain has had of a device so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Account {
     /// Device time of its kernels.
     pub kernels: Nanos,
@@ -12,12 +12,27 @@ pub struct Account {
     pub copies: Nanos,
     /// Kernels launched.
     pub launches: u64,
+    /// Copies made.
+    pub transfers: u64,
     /// Bytes copied.
     pub bytes: u64,
     /// Time in which it had work waiting and none on the device.
     pub waited: Nanos,
     /// Turns it was given.
     pub turns: u64,
+}
+
+impl std::ops::AddAssign for Account {
+    /// Puts together what a domain had of several engines or devices.
+    fn add_assign(&mut self, other: Self) {
+        self.kernels += other.kernels;
+        self.copies += other.copies;
+        self.launches += other.launches;
+        self.transfers += other.transfers;
+        self.bytes += other.bytes;
+        self.waited += other.waited;
+        self.turns += other.turns;
+    }
 }
 
 /// Device time as it is handed out: work of several domains may overlap on the device, but no moment of it
@@ -31,11 +46,12 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// Attributes a piece of work that was on the device from `start` to `end`: the part of that time which
-    /// work that ended earlier has not been charged for. Pieces are given in the order in which they ended.
-    pub fn attribute(&mut self, start: Nanos, end: Nanos) -> Nanos {
+    /// Attributes work that was on the device from `start` to `end` and kept it busy for `busy` of that: the
+    /// part of it which work that ended earlier has not been charged for. Work is given in the order in
+    /// which it ended.
+    pub fn attribute(&mut self, start: Nanos, end: Nanos, busy: Nanos) -> Nanos {
         let from = start.max(self.attributed);
-        let used = end.saturating_sub(from);
+        let used = end.saturating_sub(from).min(busy);
         self.attributed = self.attributed.max(end);
         self.busy += used;
         used
@@ -49,12 +65,14 @@ mod tests {
     #[test]
     fn overlapping_work_is_counted_once() {
         let mut timeline = Timeline::default();
-        assert_eq!(timeline.attribute(0, 10), 10);
+        assert_eq!(timeline.attribute(0, 10, 10), 10);
         // On the device since 2, but the first had it until 10.
-        assert_eq!(timeline.attribute(2, 15), 5);
-        assert_eq!(timeline.attribute(20, 25), 5);
+        assert_eq!(timeline.attribute(2, 15, 13), 5);
+        assert_eq!(timeline.attribute(20, 25, 5), 5);
         // Ended when all was already attributed.
-        assert_eq!(timeline.attribute(3, 25), 0);
-        assert_eq!(timeline.busy, 20);
+        assert_eq!(timeline.attribute(3, 25, 22), 0);
+        // A batch with a gap in it.
+        assert_eq!(timeline.attribute(30, 40, 4), 4);
+        assert_eq!(timeline.busy, 24);
     }
 }

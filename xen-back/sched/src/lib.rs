@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod policy;
 mod scheduler;
 pub mod sim;
+pub mod trace;
 
 pub use account::Account;
 pub use policy::{Pick, Policy, PolicyKind};
@@ -31,12 +32,36 @@ pub const SECOND: Nanos = 1_000_000_000;
 /// The weight of a domain that has none of its own, as Xen's credit scheduler has it.
 pub const DEFAULT_WEIGHT: u32 = 256;
 
+/// The two resources of an accelerator that are shared apart: each has a [`Scheduler`] of its own. (Gdev's
+/// multi-resource queues: a domain that copies while another computes holds nobody up.)
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Engine {
+    /// Kernels, and what runs like them: memsets, copies within the device.
+    #[default]
+    Compute,
+    /// Copies between host and device.
+    Copy,
+}
+
 /// A domain on one accelerator. The caller chooses the numbers; small ones keep tables small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DomainId(pub u32);
 
 /// What a domain is entitled to on one accelerator.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Share {
     /// Its part of the device is its weight over the sum of the weights of those who want it: 1 to 65,535.
     pub weight: u32,
@@ -58,7 +83,7 @@ impl Default for Share {
 }
 
 /// What the hypervisor says about a domain's processors.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct CpuState {
     /// Its weight under Xen's scheduler.
     pub weight: u32,

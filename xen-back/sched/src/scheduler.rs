@@ -1,29 +1,35 @@
-//! One accelerator: who is on it, who waits, what each has had, and whose cap is reached. It asks the policy
-//! whom to let on, and bounds what is in flight so that a newcomer waits at most for the longest piece of
-//! work and one turn. It must never lose a grant: each ends in [`Scheduler::complete`] or with its domain.
+//! One engine of an accelerator: who is on it, who waits, what each has had, and whose cap is reached. It asks
+//! the policy whom to let on, and bounds what is in flight so that a newcomer waits at most for the longest
+//! piece of work and one turn. It must never lose a grant: each ends in [`Scheduler::complete`] or with its
+//! domain.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::account::Timeline;
-use crate::policy::Table;
+use crate::policy::{TURN, Table};
 use crate::{
-    Account, CpuState, DomainId, MICROSECOND, MILLISECOND, Nanos, Pick, Policy, PolicyKind, Share,
+    Account, CpuState, DomainId, Engine, MICROSECOND, MILLISECOND, Nanos, Pick, Policy, PolicyKind,
+    Share,
 };
 
 /// How a device is driven, the same under every policy.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
+    /// Which account device time goes to.
+    pub engine: Engine,
     /// The next is let on so long before the device is expected to be idle: what it takes to tell it.
     pub lead: Nanos,
-    /// Caps hold over any time of about this length.
-    pub cap_window: Nanos,
+    /// What a capped domain did not use in so much time it may catch up with: in any time T, a domain has at
+    /// most cap · (T + `cap_burst`) and one turn or piece of work, whichever is longer.
+    pub cap_burst: Nanos,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            engine: Engine::Compute,
             lead: 200 * MICROSECOND,
-            cap_window: 100 * MILLISECOND,
+            cap_burst: 20 * MILLISECOND,
         }
     }
 }
@@ -35,8 +41,12 @@ pub struct Grant {
     pub number: u64,
     /// The domain.
     pub id: DomainId,
-    /// How many of its waiting pieces of work, oldest first; at least one.
+    /// How many of its waiting pieces of work, oldest first, this takes: at least one. As many as are expected
+    /// to fit into `turn`; whoever knows better how long each takes goes by `turn`, but one always goes.
+    /// Where `turn` is unbounded this is the bound.
     pub pieces: u32,
+    /// The device time that it may use; [`Nanos::MAX`] if only `pieces` bounds it.
+    pub turn: Nanos,
 }
 
 /// What to do now.
@@ -50,15 +60,32 @@ pub enum Decision {
     Idle,
 }
 
-/// What was used of a device by one grant.
+/// What was used of a device by one grant, or without one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Used {
     /// When its first piece could start.
     pub start: Nanos,
     /// When its last piece had ended.
     pub end: Nanos,
+    /// How much of that time it kept the device busy.
+    pub busy: Nanos,
+    /// Pieces of work that really ran; a grant may be used for fewer or more than expected.
+    pub pieces: u32,
     /// Bytes that its copies moved.
     pub bytes: u64,
+}
+
+impl Used {
+    /// So many pieces, one right after the other.
+    pub fn span(start: Nanos, end: Nanos, pieces: u32) -> Self {
+        Self {
+            start,
+            end,
+            busy: end.saturating_sub(start),
+            pieces,
+            bytes: 0,
+        }
+    }
 }
 
 /// The bounds of one domain beside its share; for the caller to enforce where allocations and launches are.
@@ -77,10 +104,12 @@ pub struct Limits {
 #[derive(Debug)]
 struct Domain {
     share: Share,
+    cpu: Option<CpuState>,
     account: Account,
     waiting: u32,
-    /// Grants that have not ended.
+    /// Grants that have not ended, and what they are expected to take.
     on_device: u32,
+    expected: Nanos,
     /// The policy counts it as ready.
     ready: bool,
     /// Since when it has waited with nothing on the device.
@@ -91,16 +120,24 @@ struct Domain {
     /// of `filled`; negative is debt.
     tokens: i128,
     filled: Nanos,
+    /// Its place among those over their caps.
+    capped: Option<Nanos>,
+}
+
+impl Domain {
+    /// What its cap allows beyond what it has on the device, in hundredths of nanoseconds.
+    fn allowed(&self) -> i128 {
+        self.tokens - i128::from(self.expected) * 100
+    }
 }
 
 #[derive(Debug)]
 struct InFlight {
     id: DomainId,
-    pieces: u32,
     estimate: Nanos,
 }
 
-/// One accelerator.
+/// One engine of an accelerator.
 #[derive(Debug)]
 pub struct Scheduler {
     policy: Box<dyn Policy>,
@@ -116,7 +153,7 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// An accelerator that nobody uses yet.
+    /// An engine that nobody uses yet.
     pub fn new(policy: Box<dyn Policy>, settings: Settings) -> Self {
         Self {
             policy,
@@ -135,16 +172,27 @@ impl Scheduler {
         self.policy.kind()
     }
 
+    /// How the engine is driven.
+    pub fn settings(&self) -> Settings {
+        self.settings
+    }
+
     /// Puts another policy in force. What waits and what is in flight stays.
     pub fn switch(&mut self, now: Nanos, mut policy: Box<dyn Policy>) {
         for (id, domain) in self.domains.iter() {
             policy.insert(now, id, domain.share);
-            for _ in 0..domain.waiting {
-                policy.arrived(now, id);
+            if let Some(state) = domain.cpu {
+                policy.cpu(now, id, state);
+            }
+            if domain.waiting > 0 {
+                policy.arrived(now, id, domain.waiting);
             }
             if domain.ready {
                 policy.ready(now, id);
             }
+        }
+        for flight in self.in_flight.values() {
+            policy.granted(now, flight.id, flight.estimate, 0);
         }
         self.policy = policy;
     }
@@ -154,14 +202,17 @@ impl Scheduler {
         self.remove(now, id);
         let domain = Domain {
             share,
+            cpu: None,
             account: Account::default(),
             waiting: 0,
             on_device: 0,
+            expected: 0,
             ready: false,
             waits_since: None,
             piece: None,
             tokens: 0,
             filled: now,
+            capped: None,
         };
         self.domains.insert(id, domain);
         self.policy.insert(now, id, share);
@@ -179,14 +230,19 @@ impl Scheduler {
 
     /// What the hypervisor says of a domain.
     pub fn cpu(&mut self, now: Nanos, id: DomainId, state: CpuState) {
-        self.policy.cpu(now, id, state);
+        if let Some(domain) = self.domains.get_mut(id) {
+            domain.cpu = Some(state);
+            self.policy.cpu(now, id, state);
+        }
     }
 
-    /// A domain goes; what it has in flight ends with it.
+    /// A domain goes; what it has in flight ends with it, uncharged.
     pub fn remove(&mut self, now: Nanos, id: DomainId) {
-        if self.domains.remove(id).is_some() {
+        if let Some(domain) = self.domains.remove(id) {
             self.policy.remove(now, id);
-            self.capped.retain(|&(_, capped)| capped != id);
+            if let Some(until) = domain.capped {
+                self.capped.remove(&(until, id));
+            }
             self.in_flight.retain(|_, flight| flight.id != id);
         }
     }
@@ -196,27 +252,67 @@ impl Scheduler {
         self.domains.get(id).map(|domain| domain.account)
     }
 
+    /// What a domain is entitled to.
+    pub fn share(&self, id: DomainId) -> Option<Share> {
+        self.domains.get(id).map(|domain| domain.share)
+    }
+
     /// Time in which the device has had work.
     pub fn busy(&self) -> Nanos {
         self.timeline.busy
     }
 
-    /// Pieces of work that wait.
+    /// Pieces of work of a domain that wait.
     pub fn waiting(&self, id: DomainId) -> u32 {
         self.domains.get(id).map_or(0, |domain| domain.waiting)
     }
 
-    /// A piece of work arrived.
-    pub fn arrived(&mut self, now: Nanos, id: DomainId) {
+    /// Whether anything is in flight.
+    pub fn is_busy(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+
+    /// So many more pieces of work wait.
+    pub fn arrived(&mut self, now: Nanos, id: DomainId, pieces: u32) {
+        let Some(domain) = self.domains.get_mut(id).filter(|_| pieces > 0) else {
+            return;
+        };
+        let pieces = pieces.min(u32::MAX - domain.waiting);
+        domain.waiting += pieces;
+        if domain.on_device == 0 {
+            domain.waits_since.get_or_insert(now);
+        }
+        self.policy.arrived(now, id, pieces);
+        self.judge(now, id);
+    }
+
+    /// So many pieces of work, the youngest, do not wait any more: they went without a grant or never were.
+    pub fn withdraw(&mut self, now: Nanos, id: DomainId, pieces: u32) {
         let Some(domain) = self.domains.get_mut(id) else {
             return;
         };
-        domain.waiting = domain.waiting.saturating_add(1);
-        if domain.waiting == 1 && domain.on_device == 0 {
-            domain.waits_since = Some(now);
+        let pieces = pieces.min(domain.waiting);
+        if pieces == 0 {
+            return;
         }
-        self.policy.arrived(now, id);
+        domain.waiting -= pieces;
+        if domain.waiting == 0
+            && let Some(since) = domain.waits_since.take()
+        {
+            domain.account.waited += now.saturating_sub(since);
+        }
+        self.policy.withdrawn(now, id, pieces);
         self.judge(now, id);
+    }
+
+    /// As many pieces of work wait as this says: [`Scheduler::arrived`] or [`Scheduler::withdraw`] for a
+    /// caller that knows the sum.
+    pub fn set_waiting(&mut self, now: Nanos, id: DomainId, pieces: u32) {
+        let waiting = self.waiting(id);
+        match pieces.checked_sub(waiting) {
+            Some(more) => self.arrived(now, id, more),
+            None => self.withdraw(now, id, waiting - pieces),
+        }
     }
 
     /// Whom to let on now.
@@ -225,7 +321,6 @@ impl Scheduler {
             if until > now {
                 break;
             }
-            self.capped.pop_first();
             self.judge(now, id);
         }
         let idle = self.in_flight.is_empty();
@@ -237,8 +332,8 @@ impl Scheduler {
         if self.in_flight.len() > 1 {
             return Decision::Idle;
         }
-        let (id, turn) = match self.policy.pick(now, idle) {
-            Pick::Run { id, turn } => (id, turn),
+        let (id, turn, most) = match self.policy.pick(now, idle) {
+            Pick::Run { id, turn, pieces } => (id, turn, pieces.unwrap_or(u32::MAX)),
             Pick::Wait { until } => return Decision::At(until.min(self.next_uncapped())),
             Pick::Nobody if self.capped.is_empty() => return Decision::Idle,
             Pick::Nobody => return Decision::At(self.next_uncapped()),
@@ -246,50 +341,64 @@ impl Scheduler {
         let Some(domain) = self.domains.get_mut(id).filter(|domain| domain.waiting > 0) else {
             return Decision::Idle;
         };
-        let piece = domain.piece.unwrap_or(turn).max(1);
+        let turn = match domain.share.cap {
+            Some(_) => {
+                turn.min(u64::try_from(domain.allowed() / 100).map_or(TURN, |rest| rest.max(TURN)))
+            }
+            None => turn,
+        };
+        let piece = domain.piece.unwrap_or(TURN).max(1);
         let fit = u32::try_from(turn / piece).unwrap_or(u32::MAX);
-        let pieces = fit.clamp(1, domain.waiting);
+        let pieces = fit.min(most).clamp(1, domain.waiting);
         let estimate = piece.saturating_mul(pieces.into());
         domain.waiting -= pieces;
-        domain.on_device += 1;
         domain.account.turns += 1;
-        if let Some(since) = domain.waits_since.take() {
-            domain.account.waited += now.saturating_sub(since);
+        let number = self.put_on(now, id, estimate, pieces);
+        Decision::Run(Grant {
+            number,
+            id,
+            pieces,
+            turn,
+        })
+    }
+
+    /// The device is busy with work that a domain began without a grant, expected to take so long. It ends in
+    /// [`Scheduler::complete`] with the number returned, as a grant does.
+    pub fn foreign(&mut self, now: Nanos, id: DomainId, estimate: Nanos) -> u64 {
+        self.put_on(now, id, estimate, 0)
+    }
+
+    fn put_on(&mut self, now: Nanos, id: DomainId, estimate: Nanos, pieces: u32) -> u64 {
+        if let Some(domain) = self.domains.get_mut(id) {
+            domain.on_device += 1;
+            domain.expected = domain.expected.saturating_add(estimate);
+            if let Some(since) = domain.waits_since.take() {
+                domain.account.waited += now.saturating_sub(since);
+            }
         }
         self.policy.granted(now, id, estimate, pieces);
         self.expected_end = self.expected_end.max(now).saturating_add(estimate);
         let number = self.next;
         self.next += 1;
-        let flight = InFlight {
-            id,
-            pieces,
-            estimate,
-        };
-        self.in_flight.insert(number, flight);
+        self.in_flight.insert(number, InFlight { id, estimate });
         self.judge(now, id);
-        Decision::Run(Grant { number, id, pieces })
+        number
     }
 
-    /// A grant's work has ended. Grants of one device end in the order in which their work did. The device
-    /// time charged; 0 for a grant that ended with its domain.
+    /// A grant's work has ended. Grants of one engine end in the order in which their work did. Pieces that
+    /// it was for and that did not run are no longer counted as waiting; if they do wait, the caller says
+    /// so. Returns the device time charged; 0 for a grant that ended with its domain.
     pub fn complete(&mut self, now: Nanos, number: u64, used: Used) -> Nanos {
         let Some(flight) = self.in_flight.remove(&number) else {
             return 0;
         };
-        let time = self.timeline.attribute(used.start, used.end.min(now));
+        let time = self.book(now, flight.id, used);
         // What follows starts now, whatever was expected.
-        let rest: Nanos = self.in_flight.values().map(|flight| flight.estimate).sum();
-        self.expected_end = now.saturating_add(rest);
-        self.fill(now, flight.id);
+        self.expected_end =
+            (self.in_flight.values()).fold(now, |end, flight| end.saturating_add(flight.estimate));
         if let Some(domain) = self.domains.get_mut(flight.id) {
-            domain.account.kernels += time;
-            domain.account.launches += u64::from(flight.pieces);
-            domain.account.bytes += used.bytes;
             domain.on_device = domain.on_device.saturating_sub(1);
-            domain.tokens -= i128::from(time) * 100;
-            let piece = time / Nanos::from(flight.pieces.max(1));
-            let usual = domain.piece.unwrap_or(piece);
-            domain.piece = Some((usual * 3 + piece) / 4);
+            domain.expected = domain.expected.saturating_sub(flight.estimate);
             if domain.waiting > 0 && domain.on_device == 0 {
                 domain.waits_since = Some(now);
             }
@@ -299,19 +408,60 @@ impl Scheduler {
         time
     }
 
+    /// A domain's work went without a grant and has ended: it is charged all the same, and owes what it took.
+    /// Returns the device time charged.
+    pub fn charge(&mut self, now: Nanos, id: DomainId, used: Used) -> Nanos {
+        if self.domains.get(id).is_none() {
+            return 0;
+        }
+        let time = self.book(now, id, used);
+        self.policy.owed(now, id, time);
+        self.judge(now, id);
+        time
+    }
+
+    /// Attributes device time and writes it to the domain's account and against its cap.
+    fn book(&mut self, now: Nanos, id: DomainId, used: Used) -> Nanos {
+        let time = self
+            .timeline
+            .attribute(used.start, used.end.min(now), used.busy);
+        self.fill(now, id);
+        if let Some(domain) = self.domains.get_mut(id) {
+            let account = &mut domain.account;
+            match self.settings.engine {
+                Engine::Compute => {
+                    account.kernels += time;
+                    account.launches += u64::from(used.pieces);
+                }
+                Engine::Copy => {
+                    account.copies += time;
+                    account.transfers += u64::from(used.pieces);
+                }
+            }
+            account.bytes += used.bytes;
+            domain.tokens -= i128::from(time) * 100;
+            if used.pieces > 0 {
+                let piece = time / Nanos::from(used.pieces);
+                let usual = domain.piece.unwrap_or(piece);
+                domain.piece = Some((usual * 3 + piece) / 4);
+            }
+        }
+        time
+    }
+
     fn next_uncapped(&self) -> Nanos {
         self.capped.first().map_or(Nanos::MAX, |&(until, _)| until)
     }
 
     /// Gives a domain the device time that its cap allows since the last time.
     fn fill(&mut self, now: Nanos, id: DomainId) {
-        let window = i128::from(self.settings.cap_window);
+        let burst = i128::from(self.settings.cap_burst);
         if let Some(domain) = self.domains.get_mut(id) {
             let since = i128::from(now.saturating_sub(domain.filled));
             domain.filled = now;
             if let Some(cap) = domain.share.cap {
                 let cap = i128::from(cap);
-                domain.tokens = (domain.tokens + since * cap).min(window * cap);
+                domain.tokens = (domain.tokens + since * cap).min(burst * cap);
             } else {
                 domain.tokens = 0;
             }
@@ -324,12 +474,16 @@ impl Scheduler {
         let Some(domain) = self.domains.get_mut(id) else {
             return;
         };
+        if let Some(until) = domain.capped.take() {
+            self.capped.remove(&(until, id));
+        }
         let within = match domain.share.cap {
-            Some(cap) if domain.tokens < 0 => {
+            Some(cap) if domain.allowed() < 0 => {
                 if domain.waiting > 0 && cap > 0 {
-                    let rest = u64::try_from(-domain.tokens).unwrap_or(u64::MAX);
-                    let wait = rest.div_ceil(cap.into());
-                    self.capped.insert((now.saturating_add(wait), id));
+                    let rest = u64::try_from(-domain.allowed()).unwrap_or(u64::MAX);
+                    let until = now.saturating_add(rest.div_ceil(cap.into()));
+                    domain.capped = Some(until);
+                    self.capped.insert((until, id));
                 }
                 false
             }

@@ -1,11 +1,13 @@
 //! The simulator: the same schedulers as in vgpu-backd, on devices and domains that are numbers. Deterministic:
-//! equal experiments with equal seeds give equal results. Devices run one grant after the other to the end.
+//! equal experiments with equal seeds give equal results. Each engine of a device runs one piece of work after
+//! the other to the end; a worker knows how long a piece takes no better than the scheduler does.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 use crate::{
-    Account, CpuState, Decision, DomainId, Nanos, PolicyKind, Scheduler, Settings, Share, Used,
+    Account, CpuState, Decision, DomainId, Engine, Grant, MICROSECOND, Nanos, PolicyKind, SECOND,
+    Scheduler, Settings, Share, Used,
 };
 
 /// A distribution of durations.
@@ -71,14 +73,14 @@ pub enum Arrivals {
         /// From a request to the next.
         every: Distribution,
     },
-    /// Requests as recorded: when, and how long each piece takes.
+    /// Requests as recorded: when after the domain came, in order, and how long each piece takes.
     Trace(Vec<(Nanos, Nanos)>),
 }
 
-/// A domain of an experiment.
+/// A domain of an experiment, or one stream of work of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Workload {
-    /// What it is entitled to.
+    /// What it is entitled to when it comes.
     pub share: Share,
     /// How long its pieces take on the device.
     pub piece: Distribution,
@@ -90,6 +92,10 @@ pub struct Workload {
     pub until: Nanos,
     /// Which device it is on.
     pub device: u32,
+    /// Which engine of the device. A domain that uses both is two workloads.
+    pub engine: Engine,
+    /// What it is entitled to later, from when on.
+    pub shares: Vec<(Nanos, Share)>,
     /// What the hypervisor says of it, from when on.
     pub cpu: Vec<(Nanos, CpuState)>,
 }
@@ -107,6 +113,8 @@ impl Workload {
             from: 0,
             until: Nanos::MAX,
             device: 0,
+            engine: Engine::Compute,
+            shares: Vec::new(),
             cpu: Vec::new(),
         }
     }
@@ -121,11 +129,13 @@ impl Workload {
 /// What to simulate.
 #[derive(Clone, Debug)]
 pub struct Experiment {
-    /// The domains; their index is their [`DomainId`].
+    /// The domains.
     pub domains: Vec<Workload>,
     /// The policy on every device.
     pub policy: PolicyKind,
-    /// How devices are driven.
+    /// Policies put in force later on every device, and when.
+    pub switches: Vec<(Nanos, PolicyKind)>,
+    /// How devices are driven; the engine is each device's own.
     pub settings: Settings,
     /// From a decision to the work's being on the device, if the device was idle.
     pub latency: Nanos,
@@ -133,8 +143,27 @@ pub struct Experiment {
     pub duration: Nanos,
     /// Device time is also reported per window of this length.
     pub window: Nanos,
+    /// Whether each piece's life goes into [`Results::ran`].
+    pub record: bool,
     /// Equal seeds give equal results.
     pub seed: u64,
+}
+
+impl Experiment {
+    /// These domains under this policy, as backd would drive the devices.
+    pub fn new(policy: PolicyKind, domains: Vec<Workload>, duration: Nanos) -> Self {
+        Self {
+            domains,
+            policy,
+            switches: Vec::new(),
+            settings: Settings::default(),
+            latency: 50 * MICROSECOND,
+            duration,
+            window: SECOND,
+            record: false,
+            seed: 1,
+        }
+    }
 }
 
 /// What became of a domain.
@@ -144,8 +173,23 @@ pub struct Outcome {
     pub account: Account,
     /// Device time per window, as the device knows.
     pub windows: Vec<Nanos>,
+    /// Time per window in which it had work that waited or ran.
+    pub backlogged: Vec<Nanos>,
     /// From each request to its start on the device.
     pub waits: Vec<Nanos>,
+}
+
+/// The life of a piece of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// Whose: an index into [`Experiment::domains`].
+    pub domain: u32,
+    /// When it was asked for.
+    pub arrived: Nanos,
+    /// When it was on the device.
+    pub start: Nanos,
+    /// When it had ended. May lie beyond the experiment's end.
+    pub end: Nanos,
 }
 
 /// What became of an experiment.
@@ -153,12 +197,14 @@ pub struct Outcome {
 pub struct Results {
     /// In the order of the domains.
     pub domains: Vec<Outcome>,
-    /// Device time used, all devices together.
+    /// Device time used, all engines together, as schedulers count.
     pub busy: Nanos,
-    /// Time in which a device was idle and work for it waited, all devices together.
+    /// Time in which an engine was idle and work for it waited, all together.
     pub lost: Nanos,
     /// Decisions made.
     pub decisions: u64,
+    /// Each piece of work in the order of starts, if recorded.
+    pub ran: Vec<Ran>,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -166,15 +212,20 @@ enum Event {
     Come(u32),
     Go(u32),
     Request(u32),
-    Cpu(u32, usize),
+    Share(u32, u32),
+    Cpu(u32, u32),
+    Switch(PolicyKind),
     Complete(u32),
     Ask(u32),
 }
 
+/// An engine of a device.
 struct Device {
     scheduler: Scheduler,
-    /// What is on it, oldest first: grant, domain, start, end.
-    queue: VecDeque<(u64, DomainId, Nanos, Nanos)>,
+    /// Its domains; the index is their [`DomainId`] there.
+    members: Vec<u32>,
+    /// What is on it, oldest first: grant, and what it will have used.
+    queue: VecDeque<(u64, Used)>,
     /// When an `Ask` is due, so that they do not multiply.
     asked: Nanos,
     /// Pieces that wait, and since when the device idles although there are some.
@@ -183,8 +234,14 @@ struct Device {
 }
 
 struct Domain {
+    device: u32,
+    id: DomainId,
     /// When each waiting request was made and, from a trace, how long it takes.
     requests: VecDeque<(Nanos, Option<Nanos>)>,
+    /// When all that it asked for and that was let on will have ended.
+    on_until: Nanos,
+    /// Since when it has wanted the device, up to `on_until` or longer.
+    wants_since: Nanos,
     next_of_trace: usize,
     here: bool,
     random: Random,
@@ -206,48 +263,68 @@ struct Simulation<'e> {
 
 impl<'e> Simulation<'e> {
     fn new(experiment: &'e Experiment) -> Self {
-        let devices = experiment
-            .domains
-            .iter()
-            .map(|domain| domain.device + 1)
-            .max();
         let windows = experiment.duration.div_ceil(experiment.window.max(1)) as usize;
         let outcome = Outcome {
             windows: vec![0; windows],
+            backlogged: vec![0; windows],
             ..Outcome::default()
         };
         let mut simulation = Self {
             experiment,
             events: BinaryHeap::new(),
             sequence: 0,
-            devices: (0..devices.unwrap_or(0))
-                .map(|_| Device {
-                    scheduler: Scheduler::new(experiment.policy.make(), experiment.settings),
-                    queue: VecDeque::new(),
-                    asked: Nanos::MAX,
-                    waiting: 0,
-                    loses_since: None,
-                })
-                .collect(),
-            domains: (0..experiment.domains.len() as u64)
-                .map(|index| Domain {
-                    requests: VecDeque::new(),
-                    next_of_trace: 0,
-                    here: false,
-                    random: Random(experiment.seed ^ index.wrapping_mul(0xd134_2543_de82_ef95)),
-                })
-                .collect(),
+            devices: Vec::new(),
+            domains: Vec::with_capacity(experiment.domains.len()),
             results: Results {
                 domains: vec![outcome; experiment.domains.len()],
                 ..Results::default()
             },
         };
-        for (index, domain) in experiment.domains.iter().enumerate() {
+        for &(when, kind) in &experiment.switches {
+            simulation.at(when, Event::Switch(kind));
+        }
+        let mut engines = BTreeMap::new();
+        for (index, workload) in experiment.domains.iter().enumerate() {
             let index = index as u32;
-            simulation.at(domain.from, Event::Come(index));
-            simulation.at(domain.until, Event::Go(index));
-            for (change, &(when, _)) in domain.cpu.iter().enumerate() {
-                simulation.at(when.max(domain.from), Event::Cpu(index, change));
+            let devices = &mut simulation.devices;
+            let device = *engines
+                .entry((workload.device, workload.engine))
+                .or_insert_with(|| {
+                    let settings = Settings {
+                        engine: workload.engine,
+                        ..experiment.settings
+                    };
+                    devices.push(Device {
+                        scheduler: Scheduler::new(experiment.policy.make(), settings),
+                        members: Vec::new(),
+                        queue: VecDeque::new(),
+                        asked: Nanos::MAX,
+                        waiting: 0,
+                        loses_since: None,
+                    });
+                    devices.len() as u32 - 1
+                });
+            let members = &mut devices[device as usize].members;
+            let id = DomainId(members.len() as u32);
+            members.push(index);
+            let salt = u64::from(index).wrapping_mul(0xd134_2543_de82_ef95);
+            simulation.domains.push(Domain {
+                device,
+                id,
+                requests: VecDeque::new(),
+                on_until: 0,
+                wants_since: 0,
+                next_of_trace: 0,
+                here: false,
+                random: Random(experiment.seed ^ salt),
+            });
+            simulation.at(workload.from, Event::Come(index));
+            simulation.at(workload.until, Event::Go(index));
+            for (change, &(when, _)) in (0..).zip(&workload.shares) {
+                simulation.at(when.max(workload.from), Event::Share(index, change));
+            }
+            for (change, &(when, _)) in (0..).zip(&workload.cpu) {
+                simulation.at(when.max(workload.from), Event::Cpu(index, change));
             }
         }
         simulation
@@ -271,10 +348,9 @@ impl<'e> Simulation<'e> {
             }
             self.results.busy += device.scheduler.busy();
         }
-        for (index, domain) in self.experiment.domains.iter().enumerate() {
-            let scheduler = &self.devices[domain.device as usize].scheduler;
-            if let Some(account) = scheduler.account(DomainId(index as u32)) {
-                self.results.domains[index].account = account;
+        for index in 0..self.domains.len() as u32 {
+            if self.domains[index as usize].here {
+                self.leave(end, index);
             }
         }
         self.results
@@ -282,43 +358,31 @@ impl<'e> Simulation<'e> {
 
     fn handle(&mut self, now: Nanos, event: Event) {
         match event {
-            Event::Come(index) => {
-                let workload = &self.experiment.domains[index as usize];
-                self.domains[index as usize].here = true;
-                self.scheduler(index)
-                    .insert(now, DomainId(index), workload.share);
-                match &workload.arrivals {
-                    Arrivals::Closed { depth, .. } => {
-                        for _ in 0..*depth {
-                            self.at(now, Event::Request(index));
-                        }
-                    }
-                    Arrivals::Open { every } => {
-                        let first = every.draw(&mut self.domains[index as usize].random);
-                        self.at(now + first, Event::Request(index));
-                    }
-                    Arrivals::Trace(trace) => {
-                        if let Some(&(when, _)) = trace.first() {
-                            self.at(now + when, Event::Request(index));
-                        }
-                    }
-                }
-            }
+            Event::Come(index) => self.come(now, index),
             Event::Go(index) => {
-                let id = DomainId(index);
-                let account = self.scheduler(index).account(id);
-                self.results.domains[index as usize].account = account.unwrap_or_default();
-                self.scheduler(index).remove(now, id);
-                self.domains[index as usize].here = false;
-                let gone = self.domains[index as usize].requests.len() as u64;
-                self.domains[index as usize].requests.clear();
-                let device = self.experiment.domains[index as usize].device;
-                self.devices[device as usize].waiting -= gone;
+                let device = self.leave(now, index);
                 self.decide(now, device);
             }
+            Event::Share(index, change) => {
+                let shares = &self.experiment.domains[index as usize].shares;
+                if let Some(&(_, share)) = shares.get(change as usize) {
+                    let (scheduler, id) = self.scheduler(index);
+                    scheduler.update(now, id, share);
+                    self.decide(now, self.domains[index as usize].device);
+                }
+            }
             Event::Cpu(index, change) => {
-                if let Some(&(_, state)) = self.experiment.domains[index as usize].cpu.get(change) {
-                    self.scheduler(index).cpu(now, DomainId(index), state);
+                let states = &self.experiment.domains[index as usize].cpu;
+                if let Some(&(_, state)) = states.get(change as usize) {
+                    let (scheduler, id) = self.scheduler(index);
+                    scheduler.cpu(now, id, state);
+                }
+            }
+            Event::Switch(kind) => {
+                for device in 0..self.devices.len() as u32 {
+                    let scheduler = &mut self.devices[device as usize].scheduler;
+                    scheduler.switch(now, kind.make());
+                    self.decide(now, device);
                 }
             }
             Event::Request(index) => self.request(now, index),
@@ -333,9 +397,53 @@ impl<'e> Simulation<'e> {
         }
     }
 
-    fn scheduler(&mut self, index: u32) -> &mut Scheduler {
-        let device = self.experiment.domains[index as usize].device;
-        &mut self.devices[device as usize].scheduler
+    fn scheduler(&mut self, index: u32) -> (&mut Scheduler, DomainId) {
+        let domain = &self.domains[index as usize];
+        let device = &mut self.devices[domain.device as usize];
+        (&mut device.scheduler, domain.id)
+    }
+
+    fn come(&mut self, now: Nanos, index: u32) {
+        let workload = &self.experiment.domains[index as usize];
+        let domain = &mut self.domains[index as usize];
+        domain.here = true;
+        let first = match &workload.arrivals {
+            Arrivals::Closed { .. } => Some(0),
+            Arrivals::Open { every } => Some(every.draw(&mut domain.random)),
+            Arrivals::Trace(trace) => trace.first().map(|&(when, _)| when),
+        };
+        let requests = match workload.arrivals {
+            Arrivals::Closed { depth, .. } => depth,
+            _ => 1,
+        };
+        let (scheduler, id) = self.scheduler(index);
+        scheduler.insert(now, id, workload.share);
+        if let Some(first) = first {
+            for _ in 0..requests {
+                self.at(now.saturating_add(first), Event::Request(index));
+            }
+        }
+    }
+
+    /// A domain goes, at the end of the experiment at the latest. Which device it was on.
+    fn leave(&mut self, now: Nanos, index: u32) -> u32 {
+        let (scheduler, id) = self.scheduler(index);
+        let account = scheduler.account(id).unwrap_or_default();
+        scheduler.remove(now, id);
+        let domain = &mut self.domains[index as usize];
+        domain.here = false;
+        let outcome = &mut self.results.domains[index as usize];
+        outcome.account = account;
+        let until = match domain.requests.is_empty() {
+            true => domain.on_until,
+            false => now,
+        };
+        let window = self.experiment.window;
+        spread(&mut outcome.backlogged, window, domain.wants_since, until);
+        let device = &mut self.devices[domain.device as usize];
+        device.waiting -= domain.requests.len() as u64;
+        domain.requests.clear();
+        domain.device
     }
 
     fn request(&mut self, now: Nanos, index: u32) {
@@ -345,26 +453,37 @@ impl<'e> Simulation<'e> {
             return;
         }
         let mut takes = None;
+        let mut next = None;
         match &workload.arrivals {
             Arrivals::Closed { .. } => {}
-            Arrivals::Open { every } => {
-                let next = now + every.draw(&mut domain.random);
-                self.at(next, Event::Request(index));
-            }
+            Arrivals::Open { every } => next = Some(now + every.draw(&mut domain.random)),
             Arrivals::Trace(trace) => {
                 takes = trace.get(domain.next_of_trace).map(|&(_, takes)| takes);
                 domain.next_of_trace += 1;
-                if let Some(&(when, _)) = trace.get(domain.next_of_trace) {
-                    self.at((workload.from + when).max(now), Event::Request(index));
-                }
+                let following = trace.get(domain.next_of_trace);
+                next = following.map(|&(when, _)| (workload.from + when).max(now));
             }
         }
-        self.domains[index as usize]
-            .requests
-            .push_back((now, takes));
-        self.devices[workload.device as usize].waiting += 1;
-        self.scheduler(index).arrived(now, DomainId(index));
-        self.decide(now, workload.device);
+        if domain.requests.is_empty() && domain.on_until < now {
+            let outcome = &mut self.results.domains[index as usize];
+            let window = self.experiment.window;
+            spread(
+                &mut outcome.backlogged,
+                window,
+                domain.wants_since,
+                domain.on_until,
+            );
+            domain.wants_since = now;
+        }
+        domain.requests.push_back((now, takes));
+        let device = domain.device;
+        self.devices[device as usize].waiting += 1;
+        if let Some(next) = next {
+            self.at(next, Event::Request(index));
+        }
+        let (scheduler, id) = self.scheduler(index);
+        scheduler.arrived(now, id, 1);
+        self.decide(now, device);
     }
 
     fn decide(&mut self, now: Nanos, device: u32) {
@@ -372,41 +491,7 @@ impl<'e> Simulation<'e> {
             self.results.decisions += 1;
             let state = &mut self.devices[device as usize];
             match state.scheduler.decide(now) {
-                Decision::Run(grant) => {
-                    let index = grant.id.0 as usize;
-                    let workload = &self.experiment.domains[index];
-                    let domain = &mut self.domains[index];
-                    let idle_start = now + self.experiment.latency;
-                    let mut end = state
-                        .queue
-                        .back()
-                        .map_or(idle_start, |&(.., end)| end.max(idle_start));
-                    let start = end;
-                    for _ in 0..grant.pieces {
-                        let Some((since, takes)) = domain.requests.pop_front() else {
-                            break;
-                        };
-                        state.waiting -= 1;
-                        let outcome = &mut self.results.domains[index];
-                        outcome.waits.push(end - since);
-                        let takes =
-                            takes.unwrap_or_else(|| workload.piece.draw(&mut domain.random));
-                        spread(
-                            &mut outcome.windows,
-                            self.experiment.window,
-                            end,
-                            end + takes,
-                        );
-                        end += takes;
-                    }
-                    state.queue.push_back((grant.number, grant.id, start, end));
-                    if let Some(since) = state.loses_since.take() {
-                        self.results.lost += start.saturating_sub(since);
-                    }
-                    if state.queue.len() == 1 {
-                        self.at(end, Event::Complete(device));
-                    }
-                }
+                Decision::Run(grant) => self.put_on(now, device, grant),
                 Decision::At(when) => {
                     if when > now && when < state.asked {
                         state.asked = when;
@@ -427,39 +512,66 @@ impl<'e> Simulation<'e> {
         }
     }
 
+    /// Puts a grant's pieces on the device, one after the other, behind what is there.
+    fn put_on(&mut self, now: Nanos, device: u32, grant: Grant) {
+        let experiment = self.experiment;
+        let state = &mut self.devices[device as usize];
+        let index = state.members[grant.id.0 as usize];
+        let workload = &experiment.domains[index as usize];
+        let idle_start = now + experiment.latency;
+        let before = state.queue.back().map_or(0, |(_, used)| used.end);
+        let start = before.max(idle_start);
+        if let Some(since) = state.loses_since.take() {
+            self.results.lost += start.saturating_sub(since);
+        }
+        let (mut end, mut pieces) = (start, 0);
+        for _ in 0..grant.pieces {
+            let domain = &mut self.domains[index as usize];
+            let Some((arrived, takes)) = domain.requests.pop_front() else {
+                break;
+            };
+            self.devices[device as usize].waiting -= 1;
+            let takes = takes.unwrap_or_else(|| workload.piece.draw(&mut domain.random));
+            let outcome = &mut self.results.domains[index as usize];
+            outcome.waits.push(end - arrived);
+            let start = end;
+            end += takes;
+            pieces += 1;
+            domain.on_until = end;
+            spread(&mut outcome.windows, experiment.window, start, end);
+            if experiment.record {
+                self.results.ran.push(Ran {
+                    domain: index,
+                    arrived,
+                    start,
+                    end,
+                });
+            }
+            if let Arrivals::Closed { think, .. } = workload.arrivals {
+                let again = end + think.draw(&mut domain.random);
+                self.at(again, Event::Request(index));
+            }
+        }
+        let queue = &mut self.devices[device as usize].queue;
+        queue.push_back((grant.number, Used::span(start, end, pieces)));
+        if queue.len() == 1 {
+            self.at(end, Event::Complete(device));
+        }
+    }
+
     fn complete(&mut self, now: Nanos, device: u32) {
         let state = &mut self.devices[device as usize];
-        let Some((number, id, start, end)) = state.queue.pop_front() else {
+        let Some((number, used)) = state.queue.pop_front() else {
             return;
         };
-        let next = state.queue.front().map(|&(.., end)| end);
-        let used = Used {
-            start,
-            end,
-            bytes: 0,
-        };
-        let before = state
-            .scheduler
-            .account(id)
-            .map_or(0, |account| account.launches);
         state.scheduler.complete(now, number, used);
-        let after = state
-            .scheduler
-            .account(id)
-            .map_or(before, |account| account.launches);
-        if let Some(next) = next {
-            self.at(next, Event::Complete(device));
-        }
-        if let Arrivals::Closed { think, .. } = self.experiment.domains[id.0 as usize].arrivals {
-            for _ in before..after {
-                let wait = think.draw(&mut self.domains[id.0 as usize].random);
-                self.at(now + wait, Event::Request(id.0));
-            }
+        if let Some((_, next)) = state.queue.front() {
+            let end = next.end;
+            self.at(end, Event::Complete(device));
         }
         // Requests of this very moment come first, as those of a program that has more work queued.
         self.at(now, Event::Ask(device));
-        let state = &mut self.devices[device as usize];
-        state.asked = now;
+        self.devices[device as usize].asked = now;
     }
 }
 
@@ -481,7 +593,7 @@ fn spread(windows: &mut [Nanos], window: Nanos, start: Nanos, end: Nanos) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MILLISECOND, SECOND};
+    use crate::MILLISECOND;
 
     #[test]
     fn time_is_spread_over_windows() {
@@ -494,15 +606,8 @@ mod tests {
 
     #[test]
     fn equal_seeds_give_equal_results_and_others_do_not() {
-        let mut experiment = Experiment {
-            domains: vec![Workload::busy(MILLISECOND); 3],
-            policy: PolicyKind::Fair,
-            settings: Settings::default(),
-            latency: 1000,
-            duration: SECOND,
-            window: SECOND,
-            seed: 1,
-        };
+        let domains = vec![Workload::busy(MILLISECOND); 3];
+        let mut experiment = Experiment::new(PolicyKind::Fair, domains, SECOND);
         for domain in &mut experiment.domains {
             domain.piece = Distribution::Exponential(MILLISECOND);
         }

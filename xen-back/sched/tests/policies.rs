@@ -7,15 +7,7 @@ use vgpu_sched::{CpuState, MICROSECOND, MILLISECOND, PolicyKind, SECOND, Setting
 const DURATION: u64 = 20 * SECOND;
 
 fn simulate(policy: PolicyKind, domains: Vec<Workload>) -> Results {
-    run(&Experiment {
-        domains,
-        policy,
-        settings: Settings::default(),
-        latency: 50 * MICROSECOND,
-        duration: DURATION,
-        window: SECOND,
-        seed: 1,
-    })
+    run(&Experiment::new(policy, domains, DURATION))
 }
 
 /// The part of the device that each had.
@@ -179,9 +171,7 @@ fn a_policy_is_changed_without_losing_work() {
     let mut scheduler = Scheduler::new(PolicyKind::Fifo.make(), Settings::default());
     let id = DomainId(0);
     scheduler.insert(0, id, Share::default());
-    for _ in 0..100 {
-        scheduler.arrived(0, id);
-    }
+    scheduler.arrived(0, id, 100);
     let (mut now, mut done) = (0, 0);
     for kind in PolicyKind::ALL.into_iter().cycle().take(1000) {
         scheduler.switch(now, kind.make());
@@ -191,15 +181,8 @@ fn a_policy_is_changed_without_losing_work() {
                 let start = now;
                 now += u64::from(grant.pieces) * MILLISECOND;
                 done += grant.pieces;
-                scheduler.complete(
-                    now,
-                    grant.number,
-                    Used {
-                        start,
-                        end: now,
-                        bytes: 0,
-                    },
-                );
+                let used = Used::span(start, now, grant.pieces);
+                scheduler.complete(now, grant.number, used);
             }
             Decision::At(when) => now = when,
             Decision::Idle => now += MILLISECOND,

@@ -9,13 +9,9 @@ const WINDOW: Nanos = 100 * MILLISECOND;
 
 fn simulate(policy: PolicyKind, domains: &[Workload], seed: u64) -> Results {
     run(&Experiment {
-        domains: domains.to_vec(),
-        policy,
-        settings: Settings::default(),
-        latency: 20 * MICROSECOND,
-        duration: DURATION,
         window: WINDOW,
         seed,
+        ..Experiment::new(policy, domains.to_vec(), DURATION)
     })
 }
 
@@ -69,8 +65,7 @@ fn workloads() -> impl Strategy<Value = Workload> {
                 } else {
                     Nanos::MAX
                 },
-                device: 0,
-                cpu: Vec::new(),
+                ..Workload::busy(0)
             },
         )
 }
@@ -117,7 +112,7 @@ proptest! {
             for (count, window) in windows[from..].iter().enumerate() {
                 used += window;
                 let length = (count as Nanos + 1) * WINDOW;
-                let slack = allowed(Settings::default().cap_window) + 2 * piece.max(MILLISECOND);
+                let slack = allowed(Settings::default().cap_burst) + 2 * piece.max(MILLISECOND);
                 prop_assert!(used <= allowed(length) + slack, "{used} of {length} from {from}");
             }
         }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Pick, Policy, PolicyKind, Table};
+use super::{Pick, Policy, PolicyKind, TURN, Table};
 use crate::{DomainId, MICROSECOND, MILLISECOND, Nanos, SECOND, Share};
 
 /// How often budgets are given out; what is left beyond as much on either side is forgotten.
@@ -188,7 +188,11 @@ impl Policy for Band {
             }
         }
         self.waiting = None;
-        Pick::Run { id, turn: 0 }
+        Pick::Run {
+            id,
+            turn: TURN,
+            pieces: None,
+        }
     }
 
     fn granted(&mut self, _now: Nanos, id: DomainId, _estimate: Nanos, _pieces: u32) {
@@ -197,6 +201,10 @@ impl Policy for Band {
     }
 
     fn charged(&mut self, now: Nanos, id: DomainId, _estimate: Nanos, used: Nanos) {
+        self.owed(now, id, used);
+    }
+
+    fn owed(&mut self, now: Nanos, id: DomainId, used: Nanos) {
         let weights = self.weights;
         let looks_at_use = self.looks_at_use;
         let Some(state) = self.domains.get_mut(id) else {

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Pick, Policy, PolicyKind, Table};
+use super::{Pick, Policy, PolicyKind, TURN, Table};
 use crate::{CpuState, DEFAULT_WEIGHT, DomainId, MILLISECOND, Nanos, Share};
 
 /// Credits that a domain can save up or owe, in device or processor time: a slice of Xen's credit scheduler.
@@ -149,7 +149,11 @@ impl Policy for CoScheduled {
             Some(&(spent, id)) if spent - behind <= SAVED * UNIT / i128::from(DEFAULT_WEIGHT) => id,
             _ => first,
         };
-        Pick::Run { id, turn: 0 }
+        Pick::Run {
+            id,
+            turn: TURN,
+            pieces: None,
+        }
     }
 
     fn granted(&mut self, _now: Nanos, id: DomainId, _estimate: Nanos, _pieces: u32) {
@@ -157,6 +161,10 @@ impl Policy for CoScheduled {
     }
 
     fn charged(&mut self, _now: Nanos, id: DomainId, _estimate: Nanos, used: Nanos) {
+        self.0.charge(id, used);
+    }
+
+    fn owed(&mut self, _now: Nanos, id: DomainId, used: Nanos) {
         self.0.charge(id, used);
     }
 }
@@ -227,7 +235,11 @@ impl Policy for Augmented {
 
     fn pick(&mut self, _now: Nanos, _idle: bool) -> Pick {
         match self.credits.ready.first() {
-            Some(&(_, id)) => Pick::Run { id, turn: 0 },
+            Some(&(_, id)) => Pick::Run {
+                id,
+                turn: TURN,
+                pieces: None,
+            },
             None => Pick::Nobody,
         }
     }
@@ -237,6 +249,10 @@ impl Policy for Augmented {
     }
 
     fn charged(&mut self, _now: Nanos, id: DomainId, _estimate: Nanos, used: Nanos) {
+        self.credits.charge(id, used);
+    }
+
+    fn owed(&mut self, _now: Nanos, id: DomainId, used: Nanos) {
         self.credits.charge(id, used);
     }
 }

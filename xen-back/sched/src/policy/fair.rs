@@ -12,7 +12,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Pick, Policy, PolicyKind, Table};
+use super::{Pick, Policy, PolicyKind, TURN, Table};
 use crate::{DomainId, MICROSECOND, MILLISECOND, Nanos, Share};
 
 /// Longest wait for a domain that usually comes back sooner (Gdev waits as long).
@@ -21,8 +21,6 @@ const RETURN: Nanos = 500 * MICROSECOND;
 const WAIT_PART: Nanos = 20;
 /// ... and so much at once of what was saved up.
 const WAIT_SAVED: Nanos = 10 * MILLISECOND;
-/// Device time that a domain is let on with at once, if its work is shorter.
-const TURN: Nanos = MILLISECOND;
 /// Tags are in nanoseconds for a domain of this weight.
 const UNIT: u128 = 1 << 16;
 
@@ -88,6 +86,15 @@ impl Fair {
             if set.remove(&(old, id)) {
                 set.insert((state.tag, id));
             }
+        }
+    }
+
+    /// Moves the virtual time on to the tag of whoever is on the device. Somebody who was not picked may be
+    /// ahead of those who wait: they must not lose by that what they are behind.
+    fn advance(&mut self, id: DomainId) {
+        if let Some(state) = self.domains.get(id) {
+            let first = self.ready.first().map_or(state.tag, |&(tag, _)| tag);
+            self.virtual_time = self.virtual_time.max(state.tag.min(first));
         }
     }
 
@@ -216,12 +223,16 @@ impl Policy for Fair {
                 return Pick::Wait { until };
             }
         }
-        Pick::Run { id, turn: TURN }
+        Pick::Run {
+            id,
+            turn: TURN,
+            pieces: None,
+        }
     }
 
     fn granted(&mut self, _now: Nanos, id: DomainId, estimate: Nanos, _pieces: u32) {
+        self.advance(id);
         if let Some(state) = self.domains.get_mut(id) {
-            self.virtual_time = self.virtual_time.max(state.tag);
             state.in_flight += 1;
         }
         self.shift(id, estimate, true);
@@ -234,6 +245,14 @@ impl Policy for Fair {
         }
         if let Some(state) = self.domains.get_mut(id) {
             state.in_flight = state.in_flight.saturating_sub(1);
+            state.idle_since = now;
+        }
+    }
+
+    fn owed(&mut self, now: Nanos, id: DomainId, used: Nanos) {
+        self.advance(id);
+        self.shift(id, used, true);
+        if let Some(state) = self.domains.get_mut(id) {
             state.idle_since = now;
         }
     }

@@ -17,7 +17,7 @@ pub use fair::Fair;
 pub use fifo::Fifo;
 pub use rounds::{Entitlement, Rounds};
 
-use crate::{CpuState, DomainId, Nanos, Share};
+use crate::{CpuState, DomainId, MILLISECOND, Nanos, Share};
 
 /// What a policy answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub enum Pick {
         id: DomainId,
         /// How much, in device time.
         turn: Nanos,
+        /// And no more than so many pieces of work, if the policy counts them.
+        pieces: Option<u32>,
     },
     /// Somebody who is expected back soon is worth waiting for: ask again at this time, or when something
     /// happens.
@@ -57,18 +59,30 @@ pub trait Policy: Send + fmt::Debug {
     fn ready(&mut self, now: Nanos, id: DomainId);
     /// A ready domain is no longer.
     fn unready(&mut self, now: Nanos, id: DomainId);
-    /// A piece of work of this domain arrived; called before `ready`.
-    fn arrived(&mut self, _now: Nanos, _id: DomainId) {}
+    /// So many pieces of work of this domain arrived; called before `ready`.
+    fn arrived(&mut self, _now: Nanos, _id: DomainId, _pieces: u32) {}
+    /// So many of its pieces that waited no longer do, the youngest; called before `unready`.
+    fn withdrawn(&mut self, _now: Nanos, _id: DomainId, _pieces: u32) {}
     /// Whom to let on next. `idle`: the device has nothing to do meanwhile.
     fn pick(&mut self, now: Nanos, idle: bool) -> Pick;
-    /// A picked domain was let on with work expected to take so long, so many pieces of it.
+    /// A domain was let on with work expected to take so long, so many of the pieces that waited. With no
+    /// pieces: what it has on the device was not picked by this policy (it went while the gate was open, or
+    /// before the policy was switched), but will be `charged` like a grant.
     fn granted(&mut self, now: Nanos, id: DomainId, estimate: Nanos, pieces: u32);
     /// That work has ended and has taken so long. The domain may be gone.
     fn charged(&mut self, now: Nanos, id: DomainId, estimate: Nanos, used: Nanos);
+    /// The domain has used so much device time without having been let on: it owes it.
+    fn owed(&mut self, now: Nanos, id: DomainId, used: Nanos);
 }
 
+/// Device time that a domain is let on with at once, if its pieces of work are shorter: what a turn's
+/// overhead is spread over, and what a newcomer may have to wait beyond the longest piece.
+pub const TURN: Nanos = MILLISECOND;
+
 /// The policies there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum PolicyKind {
     /// Work runs in the order in which it arrived: what a driver without a scheduler does.

@@ -195,7 +195,11 @@ impl Policy for Rounds {
         if let Some((id, until)) = self.current {
             let ready = self.domains.get(id).is_some_and(|state| state.ready);
             if ready && now < until {
-                return Pick::Run { id, turn: 0 };
+                return Pick::Run {
+                    id,
+                    turn: until - now,
+                    pieces: None,
+                };
             }
             // Its slice is over, or somebody else can use the rest of it.
             let others = !self.round.is_empty() || !self.next.is_empty();
@@ -214,8 +218,13 @@ impl Policy for Rounds {
         }
         match self.round.pop_first() {
             Some((_, id)) => {
-                self.current = Some((id, now + self.slice(id)));
-                Pick::Run { id, turn: 0 }
+                let turn = self.slice(id);
+                self.current = Some((id, now + turn));
+                Pick::Run {
+                    id,
+                    turn,
+                    pieces: None,
+                }
             }
             None => Pick::Nobody,
         }
@@ -223,7 +232,11 @@ impl Policy for Rounds {
 
     fn granted(&mut self, _now: Nanos, _id: DomainId, _estimate: Nanos, _pieces: u32) {}
 
-    fn charged(&mut self, _now: Nanos, id: DomainId, _estimate: Nanos, used: Nanos) {
+    fn charged(&mut self, now: Nanos, id: DomainId, _estimate: Nanos, used: Nanos) {
+        self.owed(now, id, used);
+    }
+
+    fn owed(&mut self, _now: Nanos, id: DomainId, used: Nanos) {
         if let Some(state) = self.domains.get_mut(id) {
             state.used += used;
         }
