@@ -17,7 +17,7 @@ pub struct Arguments {}
 pub struct Bundle {
     /// The folder that holds both.
     pub root: PathBuf,
-    /// For a guest: libcuda.so.1, vgpu-frontd and the sample programs.
+    /// For a guest: libcuda.so.1, vgpu-frontd, the sample programs and vgpu-load.
     pub guest: PathBuf,
     /// For the backend domain: vgpu-backd, vgpu-worker, xl-vgpu and softcuda's libcuda.so.1.
     pub backend: PathBuf,
@@ -33,7 +33,7 @@ struct Part {
     to: &'static str,
 }
 
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 8] = [
     Part {
         package: "vgpu-libcuda",
         target: "vgpu_cuda",
@@ -42,6 +42,11 @@ const PARTS: [Part; 7] = [
     Part {
         package: "vgpu-frontd",
         target: "vgpu-frontd",
+        to: "guest/bin/",
+    },
+    Part {
+        package: "vgpu-load",
+        target: "vgpu-load",
         to: "guest/bin/",
     },
     Part {

@@ -23,7 +23,8 @@ pub enum Distribution {
 }
 
 impl Distribution {
-    fn draw(self, random: &mut Random) -> Nanos {
+    /// The next duration.
+    pub fn draw(self, random: &mut Random) -> Nanos {
         match self {
             Self::Constant(value) => value,
             Self::Uniform(low, high) => low + random.below(high.saturating_sub(low).max(1)),
@@ -37,9 +38,14 @@ impl Distribution {
 
 /// Pseudo-random numbers (SplitMix64): written out here because results must stay the same for ever.
 #[derive(Clone, Debug)]
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
+    /// Equal seeds give equal numbers.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
