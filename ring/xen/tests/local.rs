@@ -19,6 +19,7 @@ use conformance::{Role, Session};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+use xen::local::schedule::Schedule;
 use xen::store::{Permission, StoreError};
 use xen::{Access, DomId, Error, Platform, PlatformSpec, Store};
 
@@ -271,6 +272,38 @@ fn domains_are_made_listed_rebooted_and_destroyed() {
     assert!(!server.dir().join(format!("dom{blue}")).exists());
     let table = server.tool(&["list"]).unwrap();
     assert!(table.contains("red") && !table.contains("blue"), "{table}");
+}
+
+#[test]
+fn the_schedule_is_kept_by_domain_and_ends_with_it() {
+    let mut server = Server::start(&[]);
+    let red = server.create("red");
+    let path = Schedule::path(server.dir());
+    let weight = |domid| Schedule::read(&path).unwrap().domain(domid).weight;
+    assert_eq!(weight(red), 256);
+    server
+        .tool(&["sched", "-d", "red", "-w", "512", "--vcpu", "blocked:7"])
+        .unwrap();
+    server.tool(&["sched", "-d", "red", "-c", "50"]).unwrap();
+    let domain = Schedule::read(&path).unwrap().domain(red);
+    assert_eq!((domain.weight, domain.cap), (512, 50));
+    assert_eq!(domain.vcpus, ["blocked:7".parse().unwrap()]);
+    let table = server.tool(&["sched"]).unwrap();
+    assert!(table.contains("512") && table.contains("red"), "{table}");
+    for (arguments, expected) in [
+        (["-d", "red", "-w", "0"], "--weight"),
+        (["-d", "green", "-w", "1"], "no domain 'green'"),
+        (["-d", "red", "--vcpu", "asleep"], "blocked"),
+    ] {
+        let error = server
+            .tool(&[&["sched"][..], &arguments].concat())
+            .unwrap_err();
+        assert!(error.contains(expected), "{arguments:?}: {error}");
+    }
+    server.tool(&["destroy", "red"]).unwrap();
+    assert_eq!(weight(red), 256);
+    server.end(Signal::TERM);
+    assert!(!path.exists());
 }
 
 #[test]

@@ -15,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 use xen::DomId;
 use xen::local::domain_folder;
 use xen::local::hypervisor::Limits;
+use xen::local::schedule::{Domain, Schedule, Vcpu};
 use xen::local::server::Server;
 use xen::local::toolstack::Toolstack;
 use xen::platform::{Error, Result};
@@ -72,6 +73,26 @@ enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Say what a hypervisor's scheduler would know of domains; without an option, print it
+    ///
+    /// Nothing is scheduled by it here: it is what the backend's policies go by that look at the hypervisor.
+    Sched {
+        #[command(flatten)]
+        folder: Folder,
+        /// The domain's name or domid; all domains if there is none
+        #[arg(short, long, value_name = "DOMAIN")]
+        domain: Option<String>,
+        /// Its weight
+        #[arg(short, long, value_name = "N", requires = "domain", value_parser = clap::value_parser!(u16).range(1..))]
+        weight: Option<u16>,
+        /// Its cap in percent of one processor; 0 for none
+        #[arg(short, long, value_name = "PERCENT", requires = "domain")]
+        cap: Option<u16>,
+        /// Its virtual processors, one option each: running, runnable, blocked or offline, and with :N how many
+        /// nanoseconds it has run
+        #[arg(long, value_name = "STATE[:N]", requires = "domain")]
+        vcpu: Vec<Vcpu>,
     },
 }
 
@@ -135,6 +156,47 @@ fn run(command: Command) -> Result<()> {
                     domain.domid,
                     domain.uuid.as_deref().unwrap_or("-"),
                     domain.name.as_deref().unwrap_or("-")
+                ))?;
+            }
+            Ok(())
+        }
+        Command::Sched {
+            folder,
+            domain,
+            weight,
+            cap,
+            vcpu,
+        } => {
+            let toolstack = Toolstack::open(&folder.dir)?;
+            let path = Schedule::path(&folder.dir);
+            let chosen = domain.map(|domain| toolstack.find(&domain)).transpose()?;
+            if let Some(domid) = chosen
+                && (weight.is_some() || cap.is_some() || !vcpu.is_empty())
+            {
+                return Schedule::change(&path, |schedule| {
+                    let domain = schedule.domain_mut(domid);
+                    domain.weight = weight.unwrap_or(domain.weight);
+                    domain.cap = cap.unwrap_or(domain.cap);
+                    if !vcpu.is_empty() {
+                        domain.vcpus = vcpu;
+                    }
+                    Ok(())
+                });
+            }
+            let schedule = Schedule::read(&path)?;
+            print(&format!(
+                "{:>5}  {:>6}  {:>4}  NAME",
+                "DOMID", "WEIGHT", "CAP"
+            ))?;
+            for domain in toolstack.list()? {
+                if chosen.is_some_and(|domid| domid != domain.domid) {
+                    continue;
+                }
+                let Domain { weight, cap, .. } = schedule.domain(domain.domid);
+                let name = domain.name.as_deref().unwrap_or("-");
+                print(&format!(
+                    "{:>5}  {weight:>6}  {cap:>4}  {name}",
+                    domain.domid
                 ))?;
             }
             Ok(())

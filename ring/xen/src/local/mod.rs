@@ -7,6 +7,7 @@
 
 pub mod hypervisor;
 pub mod message;
+pub mod schedule;
 pub mod server;
 pub mod toolstack;
 pub mod xenstored;

@@ -22,6 +22,7 @@ use rustix::net::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::hypervisor::{Answer, Hypervisor, Limits};
+use super::schedule::{SCHEDULE_FILE, SCHEDULE_FILE_NEW};
 use super::{Failure, HYPERVISOR_SOCKET, ObjectId, Reply, Request, XENSTORE_SOCKET};
 use super::{domain_folder, message, xenstored};
 use crate::platform::{DomId, Error, Result};
@@ -365,10 +366,15 @@ fn reserve() -> Option<OwnedFd> {
     fs::File::open("/dev/null").ok().map(OwnedFd::from)
 }
 
-/// Removes a domain's folder with the two sockets in it, and nothing else that anyone put there.
+/// Removes a domain's folder with our files in it, and nothing else that anyone put there.
 fn remove_folder(folder: &Path) {
-    for socket in [HYPERVISOR_SOCKET, XENSTORE_SOCKET] {
-        let _ = fs::remove_file(folder.join(socket));
+    for file in [
+        HYPERVISOR_SOCKET,
+        XENSTORE_SOCKET,
+        SCHEDULE_FILE,
+        SCHEDULE_FILE_NEW,
+    ] {
+        let _ = fs::remove_file(folder.join(file));
     }
     if let Err(error) = fs::remove_dir(folder)
         && error.kind() != io::ErrorKind::NotFound

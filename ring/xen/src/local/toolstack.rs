@@ -5,11 +5,12 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::Serialize;
 
+use super::schedule::Schedule;
 use super::{Local, domain_folder};
 use crate::platform::{DomId, Error, Platform, Result};
 use crate::store::{Permission, Store};
@@ -44,6 +45,7 @@ pub struct DomainInfo {
 pub struct Toolstack {
     dom0: Local,
     store: Store,
+    schedule: PathBuf,
 }
 
 impl Toolstack {
@@ -54,7 +56,11 @@ impl Toolstack {
     pub fn open(dir: &Path) -> Result<Toolstack> {
         let dom0 = Local::open(&domain_folder(dir, DomId(0)))?;
         let store = dom0.store()?;
-        Ok(Toolstack { dom0, store })
+        Ok(Toolstack {
+            dom0,
+            store,
+            schedule: Schedule::path(dir),
+        })
     }
 
     /// Makes a domain with a new UUID and introduces it to XenStore.
@@ -141,6 +147,13 @@ impl Toolstack {
         }
         self.store.rm(&format!("/local/domain/{domid}"))?;
         self.store.rm(&format!("/libxl/{domid}"))?;
+        // The next domain of this number has weights of its own.
+        if Schedule::read(&self.schedule)?.domains.contains_key(&domid) {
+            Schedule::change(&self.schedule, |schedule| {
+                schedule.domains.remove(&domid);
+                Ok(())
+            })?;
+        }
         Ok(())
     }
 
