@@ -36,6 +36,13 @@ fn run(before: &str, body: &str, grid: u32, block: u32, words: usize) -> Vec<u32
 }
 
 #[test]
+fn a_thread_alone_sleeps_as_long_as_it_asks() {
+    let body = "mov.u64 %y0, %globaltimer; nanosleep.u32 700000; mov.u64 %y1, %globaltimer;
+         sub.u64 %y1, %y1, %y0; st.global.u32 [%a], %y1;";
+    assert!(run("", body, 1, 1, 1)[0] >= 700_000);
+}
+
+#[test]
 fn a_lock_between_threads_of_warps_and_blocks() {
     // The holder waits at a warp instruction inside the lock, so that the others do spin.
     let got = run(

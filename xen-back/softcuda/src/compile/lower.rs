@@ -552,12 +552,17 @@ impl<'l, 'a, 'b> Lower<'l, 'a, 'b> {
             "griddepcontrol" | "setmaxnreg" => self.hint(&form)?,
             "mov" => self.mov(&form)?,
             "cvt" => self.convert(&form)?,
-            "nanosleep" | "pmevent" => {
-                form.take(if instruction.opcode == "nanosleep" {
-                    "u32"
-                } else {
-                    "mask"
-                });
+            "nanosleep" => {
+                form.take("u32");
+                form.finish()?;
+                let [nanoseconds] = instruction.operands.as_slice() else {
+                    return Err(form.invalid("a time is needed"));
+                };
+                let nanoseconds = self.read(nanoseconds, Type::U32)?;
+                self.helper(Helper::Sleep, &[self.context, nanoseconds], types::I32);
+            }
+            "pmevent" => {
+                form.take("mask");
                 form.finish()?;
             }
             "bar" | "barrier" => self.arrive(&form)?,

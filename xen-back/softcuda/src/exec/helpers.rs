@@ -4,7 +4,7 @@
 use std::ffi::c_void;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::HostRange;
 use super::block;
@@ -53,8 +53,12 @@ pub(crate) enum Helper {
     Surface,
     Arrive,
     Clock,
+    Sleep,
     Time,
 }
+
+/// What PTX allows `nanosleep` to be asked for, in nanoseconds.
+const LONGEST_SLEEP: u32 = 1_000_000;
 
 /// Helpers in all; `Time` stays the last.
 const HELPERS: usize = Helper::Time as usize + 1;
@@ -106,6 +110,7 @@ static TABLE: Table = Table([
     sample::surface as *const c_void,
     arrive as *const c_void,
     clock as *const c_void,
+    sleep as *const c_void,
     time as *const c_void,
 ]);
 
@@ -427,6 +432,17 @@ extern "C" fn arrive(context: *mut BlockContext, thread: *const ThreadHeader, ba
 extern "C" fn clock(_: *const BlockContext) -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed().as_nanos() as u64
+}
+
+/// `nanosleep`: leaves the core to others where the block has one thread. Where it has more, one of them may
+/// have something to do, and PTX lets a thread wake up at once.
+extern "C" fn sleep(context: *const BlockContext, nanoseconds: u32) -> u32 {
+    // SAFETY: as in `check_generic`.
+    let threads = unsafe { (*context).ntid };
+    if threads == [1, 1, 1] {
+        std::thread::sleep(Duration::from_nanos(nanoseconds.min(LONGEST_SLEEP).into()));
+    }
+    0
 }
 
 /// Nanoseconds since 1970, by a clock that nobody sets back.
