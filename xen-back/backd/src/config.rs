@@ -3,32 +3,13 @@
 //! A file is read when its domain appears, so that changing one needs no restart. A file that is wrong
 //! is an error that names the line; it must never keep other domains from their devices.
 
-use serde::Deserialize;
 use std::io;
 use std::path::{Path, PathBuf};
 use vgpu_protocol::keys::Domain;
+use vgpu_sched::description::{Description, DescriptionError};
 
 /// Where the files are, unless told otherwise.
 pub const DIR: &str = "/etc/xen-vgpu/domains.d";
-
-/// What a domain's file says.
-#[derive(Clone, Debug, Eq, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DomainConfig {
-    /// Whether the domain gets its device.
-    pub enabled: bool,
-    /// The device's number in the domain.
-    pub devid: u32,
-}
-
-impl Default for DomainConfig {
-    fn default() -> Self {
-        DomainConfig {
-            enabled: true,
-            devid: 0,
-        }
-    }
-}
 
 /// Why a domain's file could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -42,14 +23,12 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// It makes no sense.
-    #[error(
-        "{path} is wrong: {source}the domain gets no vgpu device; correct the file, then xl-vgpu attach, or start the domain again"
-    )]
+    #[error("{path} is wrong: {source}")]
     Parse {
         /// Which.
         path: PathBuf,
         /// Where and why.
-        source: Box<toml::de::Error>,
+        source: Box<DescriptionError>,
     },
 }
 
@@ -57,7 +36,7 @@ pub enum ConfigError {
 ///
 /// # Errors
 /// [`ConfigError`], for the one file that was looked at.
-pub fn find(dir: &Path, domain: &Domain) -> Result<Option<DomainConfig>, ConfigError> {
+pub fn find(dir: &Path, domain: &Domain) -> Result<Option<Description>, ConfigError> {
     for stem in [&domain.name, &domain.uuid] {
         // A name becomes part of a path: only one that stays in the folder.
         if stem.is_empty() || stem.starts_with('.') || stem.contains(['/', '\0']) {
@@ -66,7 +45,7 @@ pub fn find(dir: &Path, domain: &Domain) -> Result<Option<DomainConfig>, ConfigE
         let path = dir.join(format!("{stem}.toml"));
         match std::fs::read_to_string(&path) {
             Ok(text) => {
-                return toml::from_str(&text)
+                return Description::parse(&text)
                     .map(Some)
                     .map_err(|source| ConfigError::Parse {
                         path,
@@ -100,11 +79,12 @@ mod tests {
         std::fs::write(dir.path().join("u-1.toml"), "enabled = false\ndevid = 2\n").unwrap();
         assert_eq!(
             find(dir.path(), &domain("web", "u-1")).unwrap(),
-            Some(DomainConfig::default())
+            Some(Description::default())
         );
-        let off = DomainConfig {
+        let off = Description {
             enabled: false,
             devid: 2,
+            ..Description::default()
         };
         assert_eq!(find(dir.path(), &domain("db", "u-1")).unwrap(), Some(off));
         assert_eq!(find(dir.path(), &domain("db", "u-2")).unwrap(), None);
@@ -144,7 +124,12 @@ mod tests {
 
     #[test]
     fn the_example_is_what_the_defaults_are() {
-        let config: DomainConfig = toml::from_str(include_str!("../examples/GUEST.toml")).unwrap();
-        assert_eq!(config, DomainConfig::default());
+        let text = include_str!("../examples/GUEST.toml");
+        assert_eq!(Description::parse(text).unwrap(), Description::default());
+        // And what it shows commented out is good too.
+        let all = text.replace("\n#: ", "\n");
+        let all = Description::parse(&all).unwrap();
+        assert_eq!(all.memory, Some(4 << 30));
+        assert_eq!(all.launches, Some(128));
     }
 }

@@ -211,7 +211,10 @@ impl Daemon {
         let config = match config::find(&self.config_dir, domain) {
             Ok(config) => config.filter(|config| config.enabled),
             Err(error) => {
-                tracing::error!(domain = domain.name, "{error}");
+                tracing::error!(
+                    domain = domain.name,
+                    "{error}; the domain gets no vgpu device: correct the file, then xl-vgpu attach, or start the domain again"
+                );
                 None
             }
         };

@@ -9,6 +9,8 @@
 //! so every promise here holds up to one piece of work, and what a domain took too much it pays back.
 
 mod account;
+pub mod admission;
+pub mod description;
 pub mod metrics;
 pub mod policy;
 mod scheduler;
