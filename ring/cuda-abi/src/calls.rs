@@ -214,6 +214,8 @@ wire {
     134 ContextCreate Wait { context: Id<Context>, flags: u32, device: i32 } -> {};
     /// Destroys a context and all that it holds.
     135 ContextDestroy Wait { context: Id<Context> } -> {};
+    /// What the domain may have and has of a device's memory, in bytes; for NVML, which has no context.
+    136 DeviceMemory Wait { device: i32 } -> { total: u64, free: u64, used: u64 };
 
     /// Appends to the image of a module that is about to be loaded.
     140 ImageData Post { image: u32, data: Payload } -> {};
@@ -263,6 +265,10 @@ guest {
     cuDeviceGet ("cuDeviceGet", 2000) (device: *mut i32, ordinal: i32) [cuDeviceGetCount];
     /// A device's name.
     cuDeviceGetName ("cuDeviceGetName", 2000) (name: *mut c_char, len: i32, dev: i32) [DeviceName];
+    /// A device's PCI address, in the machine that has it, as text (`0000:01:00.0`).
+    cuDeviceGetPCIBusId ("cuDeviceGetPCIBusId", 4010) (pciBusId: *mut c_char, len: i32, dev: i32) [cuDeviceGetCount, DeviceAttribute];
+    /// The device at a PCI address.
+    cuDeviceGetByPCIBusId ("cuDeviceGetByPCIBusId", 4010) (dev: *mut i32, pciBusId: *const c_char) [cuDeviceGetCount, DeviceAttribute];
     /// Takes a device's primary context.
     cuDevicePrimaryCtxRetain ("cuDevicePrimaryCtxRetain", 7000) (pctx: *mut Handle, dev: i32) [PrimaryRetain];
     /// Gives a device's primary context back.
@@ -376,11 +382,6 @@ guest {
     cuGetExportTable ("cuGetExportTable", 3000) (ppExportTable: *mut *const c_void, pExportTableId: *const Uuid) [];
 }
 driver {
-    /// A device's PCI address as text (`0000:01:00.0`).
-    cuDeviceGetPCIBusId ("cuDeviceGetPCIBusId", 4010) (pciBusId: *mut c_char, len: i32, dev: i32);
-    /// The device at a PCI address.
-    cuDeviceGetByPCIBusId ("cuDeviceGetByPCIBusId", 4010) (dev: *mut i32, pciBusId: *const c_char);
-
     /// Some of a device's attributes.
     cuDeviceGetProperties ("cuDeviceGetProperties", 2000) (prop: *mut c_void, dev: i32);
     /// A device's number for Windows' display drivers: there is none.
@@ -1008,7 +1009,7 @@ mod tests {
 
     #[test]
     fn a_guest_finds_only_what_is_carried() {
-        let name = "cuDeviceGetPCIBusId";
+        let name = "cuDeviceGetProperties";
         assert_eq!(proc_address(Names::ALL, name, 12000), Some(name));
         assert_eq!(proc_address(Names::CARRIED, name, 12000), None);
         let carried = proc_address(Names::CARRIED, "cuMemAlloc", 12000);

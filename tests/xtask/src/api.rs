@@ -1,5 +1,6 @@
-//! `cargo xtask api-table`: writes docs/api.md, the CUDA functions and messages as cuda-abi declares them.
-//! The declaration is the one source. It must never hold a fact about a function of its own.
+//! `cargo xtask api-table`: writes docs/api.md, the CUDA functions and messages as cuda-abi declares them, and
+//! docs/nvml.md, the NVML functions as vgpu-nvml declares them.
+//! The declarations are the one source. It must never hold a fact about a function of its own.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,22 +9,29 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use cuda_abi::{CallInfo, Mode, Names};
+use vgpu_nvml::{Answered, Function};
 
 use crate::bundle;
 
-/// Write docs/api.md, the table of all CUDA functions, from their declaration.
+/// Write docs/api.md and docs/nvml.md, the tables of all functions, from their declarations.
 #[derive(clap::Args)]
 pub struct Arguments {}
 
 pub fn run(_: &Arguments) -> Result<()> {
-    let file = file();
-    fs::write(&file, table()).with_context(|| format!("writing {}", file.display()))?;
-    println!("{}", file.display());
+    for (file, text) in files() {
+        fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+        println!("{}", file.display());
+    }
     Ok(())
 }
 
-fn file() -> PathBuf {
-    bundle::workspace().join("docs/api.md")
+/// Every file that is written, with what belongs in it.
+fn files() -> [(PathBuf, String); 2] {
+    let docs = bundle::workspace().join("docs");
+    [
+        (docs.join("api.md"), table()),
+        (docs.join("nvml.md"), nvml_table()),
+    ]
 }
 
 /// The whole of docs/api.md.
@@ -112,6 +120,56 @@ pub fn table() -> String {
                 call.doc.trim(),
             ],
         );
+    }
+    text
+}
+
+/// The whole of docs/nvml.md.
+fn nvml_table() -> String {
+    let refused: Vec<&str> = Function::ALL
+        .iter()
+        .filter(|function| function.answered == Answered::No)
+        .map(|function| function.name)
+        .collect();
+    let mut text = format!(
+        "<!-- Written by `cargo xtask api-table` from xen-front/nvml/src/functions.rs. Do not edit. -->\n\n\
+         # The NVML functions\n\n\
+         The guest's `libnvidia-ml.so.1` exports {} functions, with the signatures of NVML's header. It shows what \
+         the domain has: its devices in CUDA's order, their names and UUIDs, and as memory the domain's own. It \
+         tells nothing of other domains. `nvidia-smi` does not run over it: that program asks NVML for private tables.\n\n\
+         `nvmlInit` opens a channel to the backend, as `cuInit` does, and the last `nvmlShutdown` closes it; the two libraries \
+         do not share one. So a program that asks NVML and then forks can use CUDA in the child, as it can with NVIDIA's \
+         libraries; a program that uses both has two of its domain's channels. A forked child, and a monitor whose \
+         channel has ended, get a new one with their next call.\n\n\
+         A handle is good for as long as its device has the same index. Any text of a UUID or PCI address that NVML or \
+         CUDA writes is understood.\n\n\
+         ## Answered\n\n\
+         | function | what it tells |\n\
+         |---|---|\n",
+        // And nvmlErrorString.
+        Function::ALL.len() + 1
+    );
+    for function in Function::ALL {
+        if function.answered == Answered::Yes {
+            let name = format!("`{}`", function.name);
+            line(&mut text, &[&name, function.doc.trim()]);
+        }
+    }
+    line(
+        &mut text,
+        &["`nvmlErrorString`", "A code in words, for any number."],
+    );
+    let _ = write!(
+        text,
+        "\n## Not supported\n\n\
+         {} functions answer `NVML_ERROR_NOT_SUPPORTED`, after the checks that all have in common (`NVML_ERROR_UNINITIALIZED`, \
+         and `NVML_ERROR_INVALID_ARGUMENT` for what is no device). They are there because a program that is linked to \
+         NVML may not start without them.\n\n",
+        refused.len()
+    );
+    for name in refused {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "- `{name}`");
     }
     text
 }
@@ -207,12 +265,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_in_docs_is_current() {
-        let written = fs::read_to_string(file()).unwrap();
-        assert!(
-            written == table(),
-            "docs/api.md is not what the declaration says; run `cargo xtask api-table`"
-        );
+    fn the_tables_in_docs_are_current() {
+        for (file, text) in files() {
+            assert!(
+                fs::read_to_string(&file).unwrap() == text,
+                "{} is not what the declaration says; run `cargo xtask api-table`",
+                file.display()
+            );
+        }
+    }
+
+    #[test]
+    fn every_function_of_nvml_has_its_line() {
+        let table = nvml_table();
+        for function in Function::ALL {
+            let start = match function.answered {
+                Answered::Yes => "| ",
+                Answered::No => "- ",
+            };
+            let start = format!("\n{start}`{}`", function.name);
+            assert_eq!(table.matches(&start).count(), 1, "{}", function.name);
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub struct Arguments {}
 pub struct Bundle {
     /// The folder that holds both.
     pub root: PathBuf,
-    /// For a guest: libcuda.so.1, vgpu-frontd, the sample programs and vgpu-load.
+    /// For a guest: libcuda.so.1, libnvidia-ml.so.1, vgpu-frontd, the sample programs and vgpu-load.
     pub guest: PathBuf,
     /// For the backend domain: vgpu-backd, vgpu-worker, xl-vgpu and softcuda's libcuda.so.1.
     pub backend: PathBuf,
@@ -33,11 +33,16 @@ struct Part {
     to: &'static str,
 }
 
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 9] = [
     Part {
         package: "vgpu-libcuda",
         target: "vgpu_cuda",
         to: "guest/lib/libcuda.so.1",
+    },
+    Part {
+        package: "vgpu-nvml",
+        target: "vgpu_nvml",
+        to: "guest/lib/libnvidia-ml.so.1",
     },
     Part {
         package: "vgpu-frontd",
@@ -136,8 +141,13 @@ pub fn build() -> Result<Bundle> {
         std::os::unix::fs::symlink(SAMPLES.1, samples.with_file_name(name))?;
     }
     // The name that programs are linked to, and the one they load.
-    for library in ["guest/lib", "backend/lib/softcuda"] {
-        std::os::unix::fs::symlink("libcuda.so.1", folder.join(library).join("libcuda.so"))?;
+    for (library, name) in [
+        ("guest/lib", "libcuda.so"),
+        ("guest/lib", "libnvidia-ml.so"),
+        ("backend/lib/softcuda", "libcuda.so"),
+    ] {
+        let link = folder.join(library).join(name);
+        std::os::unix::fs::symlink(format!("{name}.1"), link)?;
     }
     for (from, to) in FILES {
         let from = workspace().join(from);

@@ -308,6 +308,7 @@ impl Executor {
             }
             Call::ContextCreate(r) => now(self.context_create(r)),
             Call::ContextDestroy(r) => now(self.context_destroy(r)),
+            Call::DeviceMemory(r) => now(self.device_memory(r.device)),
             Call::ImageData(r) => now(self.image_data(r)),
             Call::ModuleLoad(r) => now(self.module_load(r, context)),
             Call::ModuleUnload(r) => now(self.module_unload(r)),
@@ -369,6 +370,32 @@ impl Executor {
         .ok()?;
         Ok(reply::DeviceName {
             name: Bytes(until_nul(&name)),
+        })
+    }
+
+    /// The driver tells its memory to a context only: the primary one, which costs nothing more where the
+    /// program has it already.
+    fn device_memory(&mut self, device: i32) -> Answer<reply::DeviceMemory> {
+        let driver = &self.driver;
+        let mut context: Handle = ptr::null_mut();
+        // SAFETY: the place outlives the call; the driver checks the ordinal.
+        unsafe { driver.cuDevicePrimaryCtxRetain(&mut context, device) }.ok()?;
+        let (mut free, mut total) = (0usize, 0usize);
+        // SAFETY: the context is the one just taken, and current no longer than this; both places outlive
+        // the call.
+        let told = unsafe {
+            driver.cuCtxPushCurrent_v2(context).ok().and_then(|()| {
+                let told = driver.cuMemGetInfo_v2(&mut free, &mut total).ok();
+                driver.cuCtxPopCurrent_v2(&mut context).ok().and(told)
+            })
+        };
+        // SAFETY: gives back what was taken above.
+        let _ = unsafe { driver.cuDevicePrimaryCtxRelease_v2(device) };
+        told?;
+        Ok(reply::DeviceMemory {
+            total: total as u64,
+            free: free as u64,
+            used: total.saturating_sub(free) as u64,
         })
     }
 

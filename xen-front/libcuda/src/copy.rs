@@ -70,11 +70,11 @@ fn copy_in(
         let data = unsafe { std::slice::from_raw_parts(source.cast::<u8>(), bytes) }.to_vec();
         send(address, Payload::Inline(Bytes(data)))?;
     } else {
-        let chunk = session.front.layout().max_stage();
+        let chunk = session.channel.front.layout().max_stage();
         let mut done = 0usize;
         while done < bytes {
             let len = chunk.min(bytes.saturating_sub(done));
-            let staged = session.front.stage(len).map_err(lost)?;
+            let staged = session.channel.front.stage(len).map_err(lost)?;
             // SAFETY: the program vouches for `bytes` readable bytes at `source`; `done + len` is at
             // most `bytes`.
             unsafe { staged.write_from(0, source.cast::<u8>().add(done), len) }.map_err(lost)?;
@@ -149,14 +149,14 @@ fn copy_out(
         // SAFETY: the program vouches for `bytes` writable bytes at `target`; the chunk ends within.
         unsafe { staged.read_into(0, target.cast::<u8>().add(at), staged.len()) }.map_err(lost)
     };
-    let chunk = session.front.layout().max_stage();
+    let chunk = session.channel.front.layout().max_stage();
     let (mut asked, mut result) = (0usize, Ok(()));
     while asked < bytes && result.is_ok() {
         let len = chunk.min(bytes.saturating_sub(asked));
         let staged = if under_way.is_empty() {
-            Some(session.front.stage(len).map_err(lost)?)
+            Some(session.channel.front.stage(len).map_err(lost)?)
         } else {
-            session.front.try_stage(len).map_err(lost)?
+            session.channel.front.try_stage(len).map_err(lost)?
         };
         match staged {
             Some(staged) => {

@@ -5,7 +5,8 @@
 use crate::context::{answer, give};
 use crate::session::{Session, connect, session};
 use cuda_abi::{CUDA_VERSION, CuResult, sys};
-use std::ffi::c_char;
+use std::ffi::{CStr, c_char};
+use vgpu_client::PciAddress;
 use vgpu_protocol::calls::request;
 
 pub unsafe fn cuInit(Flags: u32) -> CuResult {
@@ -61,29 +62,62 @@ pub unsafe fn cuDeviceGetAttribute(pi: *mut i32, attrib: i32, dev: i32) -> CuRes
     answer(|session| give(pi, attribute(session, attrib, dev)?))
 }
 
+fn count(session: &Session) -> Result<i32, CuResult> {
+    Ok(session
+        .once(&request::cuDeviceGetCount { count: () })?
+        .count)
+}
+
 pub unsafe fn cuDeviceGet(device: *mut i32, ordinal: i32) -> CuResult {
     answer(|session| {
-        let count = session
-            .once(&request::cuDeviceGetCount { count: () })?
-            .count;
-        if !(0..count).contains(&ordinal) {
+        if !(0..count(session)?).contains(&ordinal) {
             return Err(CuResult::INVALID_DEVICE);
         }
         give(device, ordinal)
     })
 }
 
+/// Writes text with its NUL where the program has `len` bytes, cut to what fits.
+fn give_text(mut text: Vec<u8>, place: *mut c_char, len: i32) -> Result<(), CuResult> {
+    let room = usize::try_from(len).map_err(|_| CuResult::INVALID_VALUE)?;
+    if place.is_null() || room == 0 {
+        return Err(CuResult::INVALID_VALUE);
+    }
+    text.truncate(room.saturating_sub(1));
+    text.push(0);
+    // SAFETY: the program has `room` bytes there, and the text with its NUL is no longer.
+    unsafe { std::ptr::copy_nonoverlapping(text.as_ptr().cast(), place, text.len()) };
+    Ok(())
+}
+
 pub unsafe fn cuDeviceGetName(name: *mut c_char, len: i32, dev: i32) -> CuResult {
     answer(|session| {
-        let room = usize::try_from(len).map_err(|_| CuResult::INVALID_VALUE)?;
-        if name.is_null() || room == 0 {
+        let text = session.once(&request::DeviceName { device: dev })?.name.0;
+        give_text(text, name, len)
+    })
+}
+
+pub unsafe fn cuDeviceGetPCIBusId(pciBusId: *mut c_char, len: i32, dev: i32) -> CuResult {
+    answer(|session| {
+        let address = PciAddress::of(&session.channel, dev)?;
+        give_text(address.to_string().into_bytes(), pciBusId, len)
+    })
+}
+
+pub unsafe fn cuDeviceGetByPCIBusId(dev: *mut i32, pciBusId: *const c_char) -> CuResult {
+    answer(|session| {
+        if dev.is_null() || pciBusId.is_null() {
             return Err(CuResult::INVALID_VALUE);
         }
-        let mut text = session.once(&request::DeviceName { device: dev })?.name.0;
-        text.truncate(room.saturating_sub(1));
-        text.push(0);
-        // SAFETY: the program has `room` bytes there, and the text with its NUL is no longer.
-        unsafe { std::ptr::copy_nonoverlapping(text.as_ptr().cast(), name, text.len()) };
-        Ok(())
+        // SAFETY: not null, and the program vouches for its string.
+        let text = unsafe { CStr::from_ptr(pciBusId) };
+        let text = text.to_str().map_err(|_| CuResult::INVALID_VALUE)?;
+        let wanted = PciAddress::parse(text).ok_or(CuResult::INVALID_DEVICE)?;
+        for device in 0..count(session)? {
+            if PciAddress::of(&session.channel, device)? == wanted {
+                return give(dev, device);
+            }
+        }
+        Err(CuResult::INVALID_DEVICE)
     })
 }

@@ -277,7 +277,7 @@ fn granted(session: &Session, bytes: usize) -> Result<(usize, u64, Backing), CuR
     let ask = FromProgram::AddRegion(AddRegion {
         bytes: bytes as u64,
     });
-    let (FromFrontd::RegionAdded(added), fds) = session.ask_frontd(&ask)? else {
+    let (FromFrontd::RegionAdded(added), fds) = session.channel.ask_frontd(&ask)? else {
         return Err(CuResult::SYSTEM_DRIVER_MISMATCH);
     };
     let number = added.region;
@@ -289,7 +289,9 @@ fn granted(session: &Session, bytes: usize) -> Result<(usize, u64, Backing), CuR
             if let Err(error) = other {
                 tracing::error!(%error, "granted memory cannot be mapped");
             }
-            let _ = session.ask_frontd(&FromProgram::RemoveRegion(RemoveRegion { region: number }));
+            let _ = session
+                .channel
+                .ask_frontd(&FromProgram::RemoveRegion(RemoveRegion { region: number }));
             return Err(CuResult::OUT_OF_MEMORY);
         }
     };
@@ -306,7 +308,9 @@ fn granted(session: &Session, bytes: usize) -> Result<(usize, u64, Backing), CuR
             ))
         }
         Err(error) => {
-            let _ = session.ask_frontd(&FromProgram::RemoveRegion(RemoveRegion { region: number }));
+            let _ = session
+                .channel
+                .ask_frontd(&FromProgram::RemoveRegion(RemoveRegion { region: number }));
             Err(error)
         }
     }
@@ -349,7 +353,9 @@ pub unsafe fn cuMemFreeHost(p: *mut c_void) -> CuResult {
         };
         if let Backing::Region { number, .. } = &block.backing {
             session.call(&request::RegionUnpin { region: *number })?;
-            session.ask_frontd(&FromProgram::RemoveRegion(RemoveRegion { region: *number }))?;
+            session
+                .channel
+                .ask_frontd(&FromProgram::RemoveRegion(RemoveRegion { region: *number }))?;
         }
         Ok(())
     })

@@ -143,7 +143,7 @@ unsafe fn image_bytes<'a>(image: *const c_void) -> Result<&'a [u8], CuResult> {
 fn load(session: &Session, image: &[u8]) -> Result<(Id<Module>, Vec<u8>), Refusal> {
     let plain = |status| (status, Vec::new());
     let number = session.modules.images.fetch_add(1, Ordering::Relaxed);
-    let chunk = session.front.layout().max_stage();
+    let chunk = session.channel.front.layout().max_stage();
     for part in image.chunks(chunk.max(INLINE)) {
         if part.len() <= INLINE {
             let data = Payload::Inline(Bytes(part.to_vec()));
@@ -156,6 +156,7 @@ fn load(session: &Session, image: &[u8]) -> Result<(Id<Module>, Vec<u8>), Refusa
             continue;
         }
         let staged = session
+            .channel
             .front
             .stage(part.len())
             .map_err(lost)

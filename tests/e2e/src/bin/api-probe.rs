@@ -168,6 +168,29 @@ impl Probe {
             (cu!(self, cuDeviceTotalMem_v2(&mut bytes, 0)), bytes),
         );
         say("uuid", (cu!(self, cuDeviceGetUuid_v2(&mut uuid, 0)), uuid));
+        let mut place = [1u8; 32];
+        for (len, dev) in [(32, 0), (5, 0), (0, 0), (32, 99)] {
+            say(
+                "PCI address",
+                (
+                    cu!(
+                        self,
+                        cuDeviceGetPCIBusId(place.as_mut_ptr().cast(), len, dev)
+                    ),
+                    place,
+                ),
+            );
+        }
+        for text in [c"0:0", c"0000:00:00.0", c"0000:ff:1f.0", c"0:0.1", c"here"] {
+            say(
+                "device at",
+                (
+                    text,
+                    cu!(self, cuDeviceGetByPCIBusId(&mut device, text.as_ptr())),
+                    device,
+                ),
+            );
+        }
         for attribute in [1, 2, 5, 8, 9, 10, 12, 16, 75, 76, 81] {
             let mut value = -1;
             say(
