@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod channels;
 pub mod config;
+pub mod cpu;
 pub mod daemon;
 pub mod device;
 pub mod limits;
@@ -24,6 +25,9 @@ pub enum Error {
     /// XenStore failed.
     #[error(transparent)]
     Store(#[from] xen::store::StoreError),
+    /// The hypervisor's scheduler cannot be asked.
+    #[error(transparent)]
+    Hypervisor(#[from] vgpu_hypervisor::Error),
     /// The admin socket could not be made.
     #[error(
         "cannot listen at {path}: {source}; is another vgpu-backd running, and may this user write there?"
