@@ -19,6 +19,7 @@ pub mod grants;
 pub mod guest;
 pub mod keys;
 pub mod packet;
+pub mod quota;
 pub mod wait;
 pub mod xenbus;
 
