@@ -8,6 +8,7 @@
 use crate::codec::{Bytes, choice, messages};
 use crate::gate::WireGate;
 use crate::packet::{WireEvent, WireExtent};
+use crate::quota::WireQuota;
 
 /// The worker's end of the socket pair.
 pub const WORKER_FD: i32 = 3;
@@ -35,6 +36,8 @@ messages! {
         driver: Bytes,
         /// The gates before the devices, one for each ordinal of the driver; none: all work passes unmeasured.
         gates: Vec<WireGate>,
+        /// The domain's memory quota, and the worker's slot in it.
+        quota: WireQuota,
     }
     /// More of the guest's granted pages, for the region table.
     MapRegion {

@@ -20,6 +20,7 @@ use vgpu_protocol::control::{
 };
 use vgpu_protocol::grants::{GrantListError, read_list};
 use vgpu_protocol::packet::{self, PacketError};
+use vgpu_protocol::quota::QuotaBack;
 use vgpu_ring::{Layout, Side, Ticket};
 use xen::{Access, DomId, EventChannel, GrantMap, Gref, PAGE_SIZE, Platform, Port};
 
@@ -72,6 +73,8 @@ pub struct Context {
     pub launcher: Arc<Launcher>,
     /// The guest's limits.
     pub account: Account,
+    /// The guest's device memory.
+    pub quota: Arc<QuotaBack>,
 }
 
 /// The channels of one device.
@@ -87,6 +90,7 @@ struct Channel {
     // In the order in which they must go: the process before its memory, the memory (whose unmapping
     // tells the program) before the event channel.
     worker: Worker,
+    _slot: Slot,
     regions: BTreeMap<u32, Region>,
     memory: GrantMap,
     /// Kept for the notification when the memory is unmapped.
@@ -106,6 +110,29 @@ struct Channel {
     asked: VecDeque<Asked>,
     /// When patience with the worker ends.
     deadline: Option<Instant>,
+}
+
+/// A worker's part of its domain's memory quota; what it held is given back with it.
+#[derive(Debug)]
+struct Slot {
+    quota: Arc<QuotaBack>,
+    number: u32,
+}
+
+impl Slot {
+    fn take(quota: &Arc<QuotaBack>) -> Result<Slot, Refusal> {
+        let full = || Refusal::Invalid("the domain has as many workers as can be counted".into());
+        Ok(Slot {
+            number: quota.take_slot().ok_or_else(full)?,
+            quota: quota.clone(),
+        })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.quota.end_slot(self.number);
+    }
 }
 
 #[derive(Debug)]
@@ -183,6 +210,7 @@ impl Channels {
             frontend,
             launcher,
             account,
+            quota,
         } = &self.context;
         if self.channels.contains_key(&open.channel) {
             return Err(Refusal::Invalid(format!(
@@ -204,6 +232,7 @@ impl Channels {
         let memory = platform.map(*frontend, &grefs, Access::ReadWrite)?;
         // However the worker ends, the program learns it when its memory is unmapped here.
         memory.set_unmap_notify(Layout::live_offset(Side::Back), Some(&event))?;
+        let slot = Slot::take(quota)?;
         let worker = launcher.start()?;
         let mut fds = Vec::new();
         let serve = FromBackd::Serve(Serve {
@@ -216,6 +245,7 @@ impl Channels {
             event: packet::put_event(&event, &mut fds)?,
             driver: Bytes(launcher.driver.as_bytes().to_vec()),
             gates: Vec::new(),
+            quota: quota.put(slot.number, &mut fds)?,
         });
         worker.send(&serve, &borrowed(&fds))?;
         let info = ChannelInfo {
@@ -230,6 +260,7 @@ impl Channels {
         tracing::debug!(domid = %frontend, channel = open.channel, worker = worker.pid(), "worker started");
         let channel = Channel {
             worker,
+            _slot: slot,
             regions: BTreeMap::new(),
             memory,
             _event: event,

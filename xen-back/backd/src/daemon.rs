@@ -19,6 +19,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use vgpu_protocol::admin::Listing;
 use vgpu_protocol::keys::{self, Created, DeviceError, DeviceId, Domain};
+use vgpu_protocol::quota::QuotaBack;
 use vgpu_protocol::wait::{Wake, is_ready, wait_any};
 use xen::{DomId, Platform, PlatformSpec, Store};
 
@@ -247,6 +248,10 @@ impl Daemon {
             frontend: id.frontend,
             launcher: self.launcher.clone(),
             account: self.account.of_another(),
+            quota: Arc::new(QuotaBack::new().map_err(|error| Error::System {
+                what: "making a memory quota",
+                source: std::io::Error::other(error),
+            })?),
         };
         let device = Device::new(id, self.store.clone(), handle.clone(), context)?;
         let ended = self.ended.clone();

@@ -288,10 +288,10 @@ impl Admission {
                     all.filter(|(_, gpu)| is(gpu)).map(|(at, _)| at).collect()
                 }
             };
-            match found.as_slice() {
-                &[gpu] if !gpus.contains(&gpu) => gpus.push(gpu),
+            match *found.as_slice() {
+                [gpu] if !gpus.contains(&gpu) => gpus.push(gpu),
                 // Two names of one GPU.
-                &[_] => {}
+                [_] => {}
                 _ => {
                     return Err(Refusal::Name {
                         name: name.to_string(),

@@ -6,6 +6,7 @@
 //! registered may), nor give the driver a number of the guest's as a pointer to this process's memory.
 
 use crate::blocking::Blocking;
+use crate::memory::{Held, Memory, Place as MemoryPlace, Reservation};
 use crate::param::Argument;
 use crate::regions::{Place, Regions};
 use crate::tables::{Kernel, Named, Native, Tables};
@@ -66,6 +67,10 @@ pub struct Executor {
     max_answer: usize,
     /// Frees that other threads have not carried out yet.
     frees: Arc<Frees>,
+    /// What the process has allocated.
+    memory: Arc<Memory>,
+    /// The device of each context.
+    devices: HashMap<u32, usize>,
 }
 
 /// Counts frees that wait for the device, so that who allocates or asks for free memory can wait for
@@ -116,6 +121,7 @@ impl Executor {
         regions: Arc<Regions>,
         completer: Completer,
         max_answer: usize,
+        memory: Memory,
     ) -> Self {
         Executor {
             driver,
@@ -129,6 +135,8 @@ impl Executor {
             pending: None,
             busy: Vec::new(),
             frees: Arc::default(),
+            memory: Arc::new(memory),
+            devices: HashMap::new(),
         }
     }
 
@@ -275,10 +283,13 @@ macro_rules! carry_out {
     ) => {
         impl Executor {
             #[allow(non_snake_case, unused_variables, reason = "CUDA's names; a call without parameters uses none")]
+            #[allow(unreachable_patterns, reason = "the first calls are not carried out from their declaration")]
             fn carry_out(&mut self, call: Call, context: u32, ticket: Ticket) -> End_ {
                 match call {
-                    // Free memory is what it is after the frees before it.
-                    Call::cuMemGetInfo_v2(_) if self.frees.any() => self.mem_get_info(ticket),
+                    // Free memory is what it is after the frees before it, and what the quota leaves.
+                    Call::cuMemGetInfo_v2(_) => self.mem_get_info(ticket),
+                    Call::cuDeviceTotalMem_v2(request) => now(self.device_total_mem(request)),
+                    Call::cuCtxSetLimit(request) => now(self.ctx_set_limit(request)),
                     $(Call::$aname(request) => auto_call!($amode self context ticket request $aname ($($ap: $at),*)),)*
                     other => self.carry_out_message(other, context, ticket),
                 }
@@ -316,7 +327,7 @@ impl Executor {
             Call::ModuleGetGlobal(r) => now(self.module_get_global(r)),
             Call::MemAlloc(r) => self.mem_alloc(r, ticket),
             Call::MemFree(r) => now(self.mem_free(r)),
-            Call::MemAllocAsync(r) => now(self.mem_alloc_async(r)),
+            Call::MemAllocAsync(r) => self.mem_alloc_async(r, ticket),
             Call::MemFreeAsync(r) => now(self.mem_free_async(r, context)),
             Call::CopyIn(r) => now(self.copy_in(r, context)),
             Call::CopyOut(r) => self.copy_out(r, ticket),
@@ -406,7 +417,11 @@ impl Executor {
         match Context::find(&self.tables, r.context) {
             Ok(known) if known == Native::from(native) => Ok(()),
             Ok(_) => Err(CuResult::INVALID_CONTEXT),
-            Err(_) => Context::insert(&mut self.tables, r.context, r.context.0, native.into()),
+            Err(_) => {
+                Context::insert(&mut self.tables, r.context, r.context.0, native.into())?;
+                self.devices.insert(r.context.0, ordinal(r.device));
+                Ok(())
+            }
         }
     }
 
@@ -461,6 +476,8 @@ impl Executor {
 
     fn context_gone(&mut self, context: u32) {
         self.tables.forget_context(context);
+        self.memory.context_gone(context);
+        self.devices.remove(&context);
         self.busy.retain(|(owner, _)| *owner != context);
         if self.current == context {
             self.current = 0;
@@ -489,6 +506,7 @@ impl Executor {
         // SAFETY: the place outlives the call.
         unsafe { self.driver.cuCtxCreate_v2(&mut native, r.flags, r.device) }.ok()?;
         Context::insert(&mut self.tables, r.context, r.context.0, native.into())?;
+        self.devices.insert(r.context.0, ordinal(r.device));
         // The driver made it current in this thread.
         self.current = r.context.0;
         Ok(())
@@ -580,6 +598,8 @@ impl Executor {
         // SAFETY: the handle is the driver's own.
         unsafe { self.driver.cuModuleUnload(native.handle()) }.ok()?;
         cuda_abi::Module::remove(&mut self.tables, r.module)?;
+        self.memory
+            .drop_held(self.current, Held::Module(r.module.0));
         self.tables
             .functions
             .remove_where(|_, kernel| kernel.module == r.module.0);
@@ -667,15 +687,28 @@ impl Executor {
         })
     }
 
-    /// Runs a call that has to see the effect of every free before it.
-    fn after_frees<T: Codec>(
-        &mut self,
-        ticket: Ticket,
-        work: impl FnOnce(&Driver) -> Answer<T> + Send + 'static,
-    ) -> End_ {
+    /// Where the current context allocates.
+    fn memory_place(&self) -> MemoryPlace {
+        let gpu = self.devices.get(&self.current).copied().unwrap_or_default();
+        MemoryPlace {
+            context: self.current,
+            gpu,
+        }
+    }
+
+    fn mem_get_info(&mut self, ticket: Ticket) -> End_ {
+        let (memory, gpu) = (self.memory.clone(), self.memory_place().gpu);
+        let work = move |driver: &Driver| {
+            let (mut free, mut total) = (0, 0);
+            // SAFETY: both places outlive the call.
+            unsafe { driver.cuMemGetInfo_v2(&mut free, &mut total) }.ok()?;
+            let (free, total) = memory.seen(gpu, free, total);
+            Ok(reply::cuMemGetInfo_v2 { free, total })
+        };
         if !self.frees.any() {
             return now(work(&self.driver));
         }
+        // It has to see the effect of every free before it.
         let frees = self.frees.clone();
         self.may_block(ticket, move |driver| {
             frees.wait();
@@ -683,21 +716,100 @@ impl Executor {
         })
     }
 
-    fn mem_get_info(&mut self, ticket: Ticket) -> End_ {
-        self.after_frees(ticket, |driver| {
-            let mut info = reply::cuMemGetInfo_v2 { free: 0, total: 0 };
-            // SAFETY: both places outlive the call.
-            unsafe { driver.cuMemGetInfo_v2(&mut info.free, &mut info.total) }.ok()?;
-            Ok(info)
+    fn device_total_mem(
+        &self,
+        r: request::cuDeviceTotalMem_v2,
+    ) -> Answer<reply::cuDeviceTotalMem_v2> {
+        let mut total = 0;
+        // SAFETY: the place outlives the call; the driver checks the ordinal.
+        unsafe { self.driver.cuDeviceTotalMem_v2(&mut total, r.dev) }.ok()?;
+        let (_, bytes) = self.memory.seen(ordinal(r.dev), 0, total);
+        Ok(reply::cuDeviceTotalMem_v2 { bytes, dev: () })
+    }
+
+    /// Some limits of a context are memory of the device: they count against the quota.
+    fn ctx_set_limit(&mut self, r: request::cuCtxSetLimit) -> Answer<reply::cuCtxSetLimit> {
+        let threads = match r.limit {
+            LIMIT_PRINTF_FIFO | LIMIT_MALLOC_HEAP => Some(1),
+            LIMIT_STACK => Some(self.resident_threads()?),
+            _ => None,
+        };
+        let place = self.memory_place();
+        let reserved = match threads {
+            Some(threads) if self.memory.limit(place.gpu).is_some() => {
+                let bytes = (r.value as u64).checked_mul(threads);
+                let bytes = bytes.ok_or(CuResult::OUT_OF_MEMORY)?;
+                Some(self.memory.reserve(&self.driver, place, bytes)?)
+            }
+            _ => None,
+        };
+        // SAFETY: numbers by value; the driver checks them.
+        unsafe { self.driver.cuCtxSetLimit(r.limit, r.value) }.ok()?;
+        if let Some(reserved) = reserved {
+            reserved.hold(Held::Limit(r.limit));
+        }
+        Ok(reply::cuCtxSetLimit {
+            limit: (),
+            value: (),
+        })
+    }
+
+    /// Threads that can be on the current context's device at once.
+    fn resident_threads(&self) -> Answer<u64> {
+        let mut device = 0;
+        // SAFETY: the place outlives the call.
+        unsafe { self.driver.cuCtxGetDevice(&mut device) }.ok()?;
+        let mut product = 1u64;
+        for attribute in [MULTIPROCESSOR_COUNT, MAX_THREADS_PER_MULTIPROCESSOR] {
+            let mut value = 0;
+            // SAFETY: as above.
+            unsafe {
+                self.driver
+                    .cuDeviceGetAttribute(&mut value, attribute, device)
+            }
+            .ok()?;
+            product = product.saturating_mul(u64::try_from(value).unwrap_or(1));
+        }
+        Ok(product)
+    }
+
+    /// Allocates: at once where there is room, or on another thread when there may be.
+    fn allocate<T: Codec>(
+        &mut self,
+        ticket: Ticket,
+        bytes: u64,
+        reserve: impl FnOnce(&Self, MemoryPlace) -> Answer<Reservation>,
+        work: impl FnOnce(&Driver, Reservation) -> Answer<T> + Send + 'static,
+    ) -> End_ {
+        let place = self.memory_place();
+        // Before trying: what is freed meanwhile makes for one more try.
+        let may_wait = self.frees.any() || self.memory.may_shrink(place.gpu);
+        match reserve(self, place) {
+            Ok(reserved) => return now(work(&self.driver, reserved)),
+            Err(error) if !may_wait => return End_::Now(Err(error)),
+            Err(_) => {}
+        }
+        let (frees, memory) = (self.frees.clone(), self.memory.clone());
+        self.may_block(ticket, move |driver| {
+            frees.wait();
+            let reserved = memory.wait_and_reserve(driver, place, bytes)?;
+            work(driver, reserved)
         })
     }
 
     fn mem_alloc(&mut self, r: request::MemAlloc, ticket: Ticket) -> End_ {
-        self.after_frees(ticket, move |driver| {
+        let waits = self.frees.any();
+        let reserve = |this: &Self, place| match waits {
+            // The driver has to have the memory back too.
+            true => Err(CuResult::OUT_OF_MEMORY),
+            false => this.memory.reserve(&this.driver, place, r.bytes),
+        };
+        self.allocate(ticket, r.bytes, reserve, move |driver, reserved| {
             let bytes = usize::try_from(r.bytes).map_err(|_| CuResult::OUT_OF_MEMORY)?;
             let mut address = 0;
             // SAFETY: the place outlives the call.
             unsafe { driver.cuMemAlloc_v2(&mut address, bytes) }.ok()?;
+            reserved.keep(address);
             Ok(reply::MemAlloc { address })
         })
     }
@@ -705,11 +817,16 @@ impl Executor {
     /// Freeing waits for the device: where that is busy, another thread waits. A free answers nothing.
     fn mem_free(&mut self, r: request::MemFree) -> Answer<()> {
         if self.is_idle() && !self.frees.any() {
+            let leaving = self.memory.leaving(r.address);
             // SAFETY: an address by value; the driver checks it.
-            return unsafe { self.driver.cuMemFree_v2(r.address) }.ok();
+            let status = unsafe { self.driver.cuMemFree_v2(r.address) };
+            self.memory.left(leaving, status);
+            return status.ok();
         }
         let context = Native::from(self.native_context(self.current)?);
-        let (driver, frees) = (self.driver.clone(), self.frees.clone());
+        let (driver, frees, memory) =
+            (self.driver.clone(), self.frees.clone(), self.memory.clone());
+        let leaving = memory.leaving(r.address);
         frees.begin();
         self.blocking.run(move || {
             // SAFETY: the context is the driver's own, the address is by value.
@@ -717,6 +834,7 @@ impl Executor {
                 let _ = driver.cuCtxSetCurrent(context.handle());
                 driver.cuMemFree_v2(r.address)
             };
+            memory.left(leaving, status);
             frees.end();
             if !status.is_ok() {
                 tracing::debug!(%status, "a posted free failed");
@@ -725,24 +843,34 @@ impl Executor {
         Ok(())
     }
 
-    fn mem_alloc_async(&self, r: request::MemAllocAsync) -> Answer<reply::MemAllocAsync> {
-        let stream = Stream::find(&self.tables, r.stream)?;
-        let bytes = usize::try_from(r.bytes).map_err(|_| CuResult::OUT_OF_MEMORY)?;
-        let mut address = 0;
-        // SAFETY: the place outlives the call; the stream is the driver's own.
-        unsafe {
-            self.driver
-                .cuMemAllocAsync(&mut address, bytes, stream.handle())
-        }
-        .ok()?;
-        Ok(reply::MemAllocAsync { address })
+    fn mem_alloc_async(&mut self, r: request::MemAllocAsync, ticket: Ticket) -> End_ {
+        let stream = match Stream::find(&self.tables, r.stream) {
+            Ok(stream) => stream,
+            Err(error) => return End_::Now(Err(error)),
+        };
+        let reserve =
+            |this: &Self, place| this.memory.reserve_in(&this.driver, place, stream, r.bytes);
+        self.allocate(ticket, r.bytes, reserve, move |driver, reserved| {
+            let bytes = usize::try_from(r.bytes).map_err(|_| CuResult::OUT_OF_MEMORY)?;
+            let mut address = 0;
+            // SAFETY: the place outlives the call; the stream is the driver's own.
+            unsafe { driver.cuMemAllocAsync(&mut address, bytes, stream.handle()) }.ok()?;
+            reserved.keep(address);
+            Ok(reply::MemAllocAsync { address })
+        })
     }
 
     fn mem_free_async(&mut self, r: request::MemFreeAsync, context: u32) -> Answer<()> {
         let stream = Stream::find(&self.tables, r.stream)?;
         self.mark_busy(context, stream);
+        let leaving = self.memory.leaving(r.address);
         // SAFETY: an address by value; the stream is the driver's own.
-        unsafe { self.driver.cuMemFreeAsync(r.address, stream.handle()) }.ok()
+        let status = unsafe { self.driver.cuMemFreeAsync(r.address, stream.handle()) };
+        match status.is_ok() {
+            true => self.memory.left_in(&self.driver, leaving, stream),
+            false => self.memory.left(leaving, status),
+        }
+        status.ok()
     }
 
     fn copy_in(&mut self, r: request::CopyIn, context: u32) -> Answer<()> {
@@ -885,6 +1013,24 @@ const JIT_ERROR_LOG_BUFFER: i32 = cuda_abi::sys::CUjit_option::CU_JIT_ERROR_LOG_
 /// `CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES`.
 const JIT_ERROR_LOG_BUFFER_SIZE: i32 =
     cuda_abi::sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES as i32;
+
+/// `CU_LIMIT_STACK_SIZE`, of each thread.
+const LIMIT_STACK: i32 = cuda_abi::sys::CUlimit::CU_LIMIT_STACK_SIZE as i32;
+/// `CU_LIMIT_PRINTF_FIFO_SIZE`.
+const LIMIT_PRINTF_FIFO: i32 = cuda_abi::sys::CUlimit::CU_LIMIT_PRINTF_FIFO_SIZE as i32;
+/// `CU_LIMIT_MALLOC_HEAP_SIZE`.
+const LIMIT_MALLOC_HEAP: i32 = cuda_abi::sys::CUlimit::CU_LIMIT_MALLOC_HEAP_SIZE as i32;
+/// `CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT`.
+const MULTIPROCESSOR_COUNT: i32 =
+    cuda_abi::sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT as i32;
+/// `CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR`.
+const MAX_THREADS_PER_MULTIPROCESSOR: i32 =
+    cuda_abi::sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR as i32;
+
+/// A device as the quota numbers it. One that does not exist has no quota; the driver refuses it.
+fn ordinal(device: i32) -> usize {
+    usize::try_from(device).unwrap_or(usize::MAX)
+}
 
 fn until_nul(bytes: &[u8]) -> Vec<u8> {
     bytes.iter().copied().take_while(|b| *b != 0).collect()

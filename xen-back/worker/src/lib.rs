@@ -2,11 +2,12 @@
 //!
 //! One worker serves one channel: [`serve`] takes calls off the queue in program order, [`execute`]
 //! carries them out, [`blocking`] waits on the device without holding up the queue, [`tables`] and
-//! [`regions`] hold what the guest may name. Everything it reads from the queue is hostile; a call
+//! [`regions`] hold what the guest may name, [`memory`] counts what it has allocated. Everything it reads from the queue is hostile; a call
 //! that makes no sense ends this worker and nothing else.
 
 pub mod blocking;
 pub mod execute;
+pub mod memory;
 pub mod param;
 pub mod regions;
 pub mod sandbox;

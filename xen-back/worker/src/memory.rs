@@ -77,29 +77,26 @@ pub struct Reservation {
 
 impl Reservation {
     /// The allocation was made, here.
-    pub fn keep(self, address: u64) {
-        let block = Block {
-            place: self.place,
-            bytes: self.bytes,
-        };
-        self.memory.state().blocks.insert(address, block);
-        // Counted as the block's from now on.
-        std::mem::forget(self);
+    pub fn keep(mut self, address: u64) {
+        let block = self.block();
+        let before = self.memory.state().blocks.insert(address, block);
+        // A driver that gives out an address twice has freed what was there.
+        self.memory.release(before);
     }
 
     /// The context holds it, in place of what it held for the same before.
-    pub fn hold(self, what: Held) {
-        let block = Block {
-            place: self.place,
-            bytes: self.bytes,
-        };
-        let before = self
-            .memory
-            .state()
-            .held
-            .insert((self.place.context, what), block);
+    pub fn hold(mut self, what: Held) {
+        let (key, block) = ((self.place.context, what), self.block());
+        let before = self.memory.state().held.insert(key, block);
         self.memory.release(before);
-        std::mem::forget(self);
+    }
+
+    /// From here on the bytes are counted as the block's.
+    fn block(&mut self) -> Block {
+        Block {
+            place: self.place,
+            bytes: std::mem::take(&mut self.bytes),
+        }
     }
 }
 
@@ -202,10 +199,8 @@ impl Memory {
             };
             let mut state = self.state();
             let mut freed = state.freed.iter();
-            let oldest = freed.position(|freed| {
-                freed.stream == stream
-                    && freed.block.place == place
-            });
+            let oldest =
+                freed.position(|freed| freed.stream == stream && freed.block.place == place);
             let Some(oldest) = oldest else {
                 return Err(refused);
             };
@@ -326,8 +321,15 @@ impl Memory {
             freed,
         } = &mut *state;
         let of_context = |block: &Block| block.place.context == context;
-        gone.extend(blocks.extract_if(|_, block| of_context(block)).map(|(_, block)| block));
-        gone.extend(held.extract_if(|_, block| of_context(block)).map(|(_, block)| block));
+        gone.extend(
+            blocks
+                .extract_if(|_, block| of_context(block))
+                .map(|(_, block)| block),
+        );
+        gone.extend(
+            held.extract_if(|_, block| of_context(block))
+                .map(|(_, block)| block),
+        );
         // Their events went with the context.
         gone.extend(
             freed

@@ -5,6 +5,7 @@
 //! registered: unmapping a pinned granted page corrupts the backend kernel's page tables.
 
 use crate::execute::{Executor, Fatal};
+use crate::memory::Memory;
 use crate::regions::Regions;
 use crate::sandbox::{SandboxError, confine};
 use cuda_abi::{CuResult, Driver};
@@ -18,6 +19,7 @@ use vgpu_protocol::backend::{Ended, FromBackd, FromWorker, Ready, RegionDone, Se
 use vgpu_protocol::channel::{Bell, shared_memory};
 use vgpu_protocol::codec::Bytes;
 use vgpu_protocol::packet::{self, PacketError, WireExtent};
+use vgpu_protocol::quota::QuotaWorker;
 use vgpu_ring::{Back, Layout, SpinPolicy};
 use xen::{Access, Mapping};
 
@@ -83,9 +85,10 @@ fn serve_channel(
     let span = tracing::info_span!("channel", domid = serve.domid, number = serve.channel);
     let _entered = span.enter();
     let mapping = map(&serve.memory, &fds_shared(fds), |fds| {
-        packet::take_event(&serve.event, fds)
+        let quota = QuotaWorker::take(&serve.quota, fds)?;
+        Ok((packet::take_event(&serve.event, fds)?, quota))
     })?;
-    let (mapping, event) = mapping;
+    let (mapping, (event, quota)) = mapping;
     let layout = Layout::new(serve.sq_bytes, serve.cq_bytes, serve.arena_bytes)?;
     let mut back = Back::attach(
         shared_memory(mapping),
@@ -109,6 +112,7 @@ fn serve_channel(
         regions.clone(),
         back.completer(),
         layout.max_completion(),
+        Memory::new(quota),
     );
     listen(socket.clone(), regions.clone(), driver.clone())?;
     confine()?;
