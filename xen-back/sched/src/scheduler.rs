@@ -60,6 +60,15 @@ pub enum Decision {
     Idle,
 }
 
+impl Decision {
+    fn at(when: Nanos) -> Self {
+        match when {
+            Nanos::MAX => Self::Idle,
+            when => Self::At(when),
+        }
+    }
+}
+
 /// What was used of a device by one grant, or without one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Used {
@@ -125,6 +134,18 @@ struct Domain {
 }
 
 impl Domain {
+    /// The most of the device that it may have, in percent: its own cap, or the hypervisor's if the policy goes by
+    /// that and it is less.
+    fn cap(&self, follows_hypervisor: bool) -> Option<u32> {
+        let cpu = self
+            .cpu
+            .filter(|_| follows_hypervisor)
+            .and_then(|cpu| cpu.cap);
+        // Xen's 0 is no cap; above 100 it is more than one processor.
+        let cpu = cpu.filter(|cap| (1..100).contains(cap));
+        self.share.cap.into_iter().chain(cpu).min()
+    }
+
     /// What its cap allows beyond what it has on the device, in hundredths of nanoseconds.
     fn allowed(&self) -> i128 {
         self.tokens - i128::from(self.expected) * 100
@@ -150,6 +171,9 @@ pub struct Scheduler {
     next: u64,
     /// Domains over their caps, by when they may go on.
     capped: BTreeSet<(Nanos, DomainId)>,
+    /// Since when the idle device is kept for somebody, and for how long it has been.
+    holding: Option<Nanos>,
+    held: Nanos,
 }
 
 impl Scheduler {
@@ -164,6 +188,8 @@ impl Scheduler {
             timeline: Timeline::default(),
             next: 0,
             capped: BTreeSet::new(),
+            holding: None,
+            held: 0,
         }
     }
 
@@ -195,6 +221,11 @@ impl Scheduler {
             policy.granted(now, flight.id, flight.estimate, 0);
         }
         self.policy = policy;
+        let domains: Vec<_> = self.domains.iter().map(|(id, _)| id).collect();
+        for id in domains {
+            // The hypervisor's cap may now count, or no longer.
+            self.judge(now, id);
+        }
     }
 
     /// A domain comes.
@@ -230,9 +261,11 @@ impl Scheduler {
 
     /// What the hypervisor says of a domain.
     pub fn cpu(&mut self, now: Nanos, id: DomainId, state: CpuState) {
+        self.fill(now, id);
         if let Some(domain) = self.domains.get_mut(id) {
             domain.cpu = Some(state);
             self.policy.cpu(now, id, state);
+            self.judge(now, id);
         }
     }
 
@@ -260,6 +293,12 @@ impl Scheduler {
     /// Time in which the device has had work.
     pub fn busy(&self) -> Nanos {
         self.timeline.busy
+    }
+
+    /// Time for which the device was kept idle on purpose, for somebody whom the policy expected back soon,
+    /// although others had work: what the policy's waits cost.
+    pub fn held(&self) -> Nanos {
+        self.held
     }
 
     /// Pieces of work of a domain that wait.
@@ -323,6 +362,9 @@ impl Scheduler {
             }
             self.judge(now, id);
         }
+        if let Some(since) = self.holding.take() {
+            self.held += now.saturating_sub(since);
+        }
         let idle = self.in_flight.is_empty();
         let from = self.expected_end.saturating_sub(self.settings.lead);
         if !idle && now < from {
@@ -334,14 +376,16 @@ impl Scheduler {
         }
         let (id, turn, most) = match self.policy.pick(now, idle) {
             Pick::Run { id, turn, pieces } => (id, turn, pieces.unwrap_or(u32::MAX)),
-            Pick::Wait { until } => return Decision::At(until.min(self.next_uncapped())),
-            Pick::Nobody if self.capped.is_empty() => return Decision::Idle,
-            Pick::Nobody => return Decision::At(self.next_uncapped()),
+            Pick::Wait { until } => {
+                self.holding = idle.then_some(now);
+                return Decision::at(until.min(self.next_uncapped()));
+            }
+            Pick::Nobody => return Decision::at(self.next_uncapped()),
         };
         let Some(domain) = self.domains.get_mut(id).filter(|domain| domain.waiting > 0) else {
             return Decision::Idle;
         };
-        let turn = match domain.share.cap {
+        let turn = match domain.cap(self.policy.follows_hypervisor_caps()) {
             Some(_) => {
                 turn.min(u64::try_from(domain.allowed() / 100).map_or(TURN, |rest| rest.max(TURN)))
             }
@@ -456,10 +500,11 @@ impl Scheduler {
     /// Gives a domain the device time that its cap allows since the last time.
     fn fill(&mut self, now: Nanos, id: DomainId) {
         let burst = i128::from(self.settings.cap_burst);
+        let follows = self.policy.follows_hypervisor_caps();
         if let Some(domain) = self.domains.get_mut(id) {
             let since = i128::from(now.saturating_sub(domain.filled));
             domain.filled = now;
-            if let Some(cap) = domain.share.cap {
+            if let Some(cap) = domain.cap(follows) {
                 let cap = i128::from(cap);
                 domain.tokens = (domain.tokens + since * cap).min(burst * cap);
             } else {
@@ -471,13 +516,14 @@ impl Scheduler {
     /// Tells the policy whether a domain is ready, as its work and its cap have it.
     fn judge(&mut self, now: Nanos, id: DomainId) {
         self.fill(now, id);
+        let follows = self.policy.follows_hypervisor_caps();
         let Some(domain) = self.domains.get_mut(id) else {
             return;
         };
         if let Some(until) = domain.capped.take() {
             self.capped.remove(&(until, id));
         }
-        let within = match domain.share.cap {
+        let within = match domain.cap(follows) {
             Some(cap) if domain.allowed() < 0 => {
                 if domain.waiting > 0 && cap > 0 {
                     let rest = u64::try_from(-domain.allowed()).unwrap_or(u64::MAX);

@@ -192,6 +192,8 @@ pub struct Ran {
     pub domain: u32,
     /// When it was asked for.
     pub arrived: Nanos,
+    /// With which grant of its engine: pieces let on together share it.
+    pub turn: u64,
     /// When it was on the device.
     pub start: Nanos,
     /// When it had ended. May lie beyond the experiment's end.
@@ -207,6 +209,8 @@ pub struct Results {
     pub busy: Nanos,
     /// Time in which an engine was idle and work for it waited, all together.
     pub lost: Nanos,
+    /// The part of that in which it was kept idle on purpose, for somebody expected back.
+    pub held: Nanos,
     /// Decisions made.
     pub decisions: u64,
     /// Each piece of work in the order of starts, if recorded.
@@ -353,6 +357,7 @@ impl<'e> Simulation<'e> {
                 self.results.lost += end.saturating_sub(since);
             }
             self.results.busy += device.scheduler.busy();
+            self.results.held += device.scheduler.held();
         }
         for index in 0..self.domains.len() as u32 {
             if self.domains[index as usize].here {
@@ -549,6 +554,7 @@ impl<'e> Simulation<'e> {
                 self.results.ran.push(Ran {
                     domain: index,
                     arrived,
+                    turn: grant.number,
                     start,
                     end,
                 });

@@ -2,7 +2,9 @@
 //! what `fair` promises.
 
 use vgpu_sched::sim::{Arrivals, Distribution, Experiment, Results, Workload, run};
-use vgpu_sched::{CpuState, MICROSECOND, MILLISECOND, PolicyKind, SECOND, Settings, metrics};
+use vgpu_sched::{
+    CpuState, MICROSECOND, MILLISECOND, PolicyKind, SECOND, Settings, metrics, policy,
+};
 
 const DURATION: u64 = 20 * SECOND;
 
@@ -90,29 +92,117 @@ fn weights_are_followed() {
     }
 }
 
-/// Gdev's experiment: short kernels against long ones, both waiting for each.
+/// Gdev's experiment: for 200 s, the short kernels of one domain (LUD's, 1 ms here) against the long ones of another
+/// (HW's, 20 ms here), half of the device for each. Both wait for each kernel's end and need 60 µs to launch the
+/// next; it takes 50 µs to start on an idle device. The error is the mean over windows of how far each is from its
+/// half. Gdev reports at most 7 % for BAND, where FIFO and CREDIT fail. Here, with 500 ms windows:
+///
+/// | policy | short | long | error | kept idle |
+/// |---|---|---|---|---|
+/// | fifo | 4.8 % | 95.2 % | 45.2 % | 0 |
+/// | gdev-credit | 4.8 % | 95.2 % | 45.2 % | 0 |
+/// | credit | 30.1 % | 66.9 % | 18.4 % | 1.6 % |
+/// | band | 45.3 % | 50.0 % | 3.3 % | 2.6 % |
+/// | fair | 47.5 % | 47.5 % | 2.5 % | 2.7 % |
 #[test]
 fn band_and_fair_help_short_kernels_where_fifo_and_credit_fail() {
-    let errors = |policy| {
-        let results = simulate(
-            policy,
-            vec![
-                waits_for_each(MILLISECOND),
-                waits_for_each(20 * MILLISECOND),
-            ],
-        );
-        let parts = parts(&results);
-        parts
-            .iter()
-            .map(|part| (part - 0.5).abs())
-            .fold(0.0, f64::max)
+    let duration = 200 * SECOND;
+    let measure = |policy, window| {
+        let domains = vec![
+            waits_for_each(MILLISECOND),
+            waits_for_each(20 * MILLISECOND),
+        ];
+        let results = run(&Experiment {
+            window,
+            ..Experiment::new(policy, domains, duration)
+        });
+        let [short, long] = [0, 1].map(|domain| &results.domains[domain].windows);
+        let windows: Vec<Vec<f64>> = (short.iter().zip(long))
+            .map(|(short, long)| [short, long].map(|had| *had as f64 / window as f64).into())
+            .collect();
+        let error = metrics::utilisation_error(&windows, &[0.5, 0.5]);
+        (error, results.held as f64 / duration as f64)
     };
-    for policy in [PolicyKind::Fifo, PolicyKind::GdevCredit, PolicyKind::Credit] {
-        assert!(errors(policy) > 0.4, "{policy}: {}", errors(policy));
+    for (policy, expected) in [
+        (PolicyKind::Fifo, 0.452),
+        (PolicyKind::GdevCredit, 0.452),
+        (PolicyKind::Credit, 0.184),
+        (PolicyKind::Band, 0.033),
+        (PolicyKind::Fair, 0.025),
+    ] {
+        let (error, _) = measure(policy, 500 * MILLISECOND);
+        assert!((error - expected).abs() < 0.001, "{policy}: {error}");
     }
-    for policy in [PolicyKind::Band, PolicyKind::Fair] {
-        assert!(errors(policy) <= 0.07, "{policy}: {}", errors(policy));
+    // In windows of five long kernels, 100 ms, even BAND's is 8.7 %: a kernel more or less is 20 % of one.
+    for window in [500 * MILLISECOND, SECOND] {
+        for policy in [PolicyKind::Band, PolicyKind::Fair] {
+            let (error, held) = measure(policy, window);
+            assert!(error <= 0.07, "{policy} at {window} ns: {error}");
+            assert!(held < 0.03, "{policy}: {held}");
+        }
+        for policy in [PolicyKind::Fifo, PolicyKind::GdevCredit, PolicyKind::Credit] {
+            let (error, _) = measure(policy, window);
+            assert!(error > 0.14, "{policy} at {window} ns: {error}");
+        }
     }
+}
+
+/// The device is kept for whoever is expected for a twentieth of the time at most, whatever that costs the domain.
+#[test]
+fn waits_for_short_kernels_are_bounded() {
+    // Kernels as short as the way to the next: waiting for each would cost a third of the device.
+    let domains = vec![
+        waits_for_each(100 * MICROSECOND),
+        waits_for_each(5 * MILLISECOND),
+    ];
+    let results = simulate(PolicyKind::Fair, domains);
+    let allowed = DURATION / policy::WAIT_PART + policy::WAIT_SAVED;
+    assert!(results.held <= allowed, "{}", results.held);
+    assert!(results.held > allowed / 10 * 9, "{}", results.held);
+    let all = simulate(PolicyKind::Fair, mixed());
+    assert_eq!(all.held, 0);
+}
+
+/// A domain that comes back often, and each time wants less than it may borrow, goes on at once if it has a latency
+/// target, and if not waits for its turn. That costs nobody's share anything.
+#[test]
+fn latency_targets_are_kept_within_shares() {
+    let measure = |latency, weight| {
+        let mut interactive = Workload::busy(MILLISECOND).weight(weight);
+        interactive.share.latency = latency;
+        interactive.arrivals = Arrivals::Open {
+            every: Distribution::Uniform(4 * MILLISECOND, 12 * MILLISECOND),
+        };
+        let mut domains = vec![Workload::busy(2 * MILLISECOND); 4];
+        domains.push(interactive);
+        let results = simulate(PolicyKind::Fair, domains);
+        let mut waits: Vec<f64> = (results.domains[4].waits.iter())
+            .map(|wait| *wait as f64 / MILLISECOND as f64)
+            .collect();
+        let parts = parts(&results);
+        (
+            metrics::percentile(&mut waits, 0.5),
+            metrics::percentile(&mut waits, 0.99),
+            parts,
+        )
+    };
+    // It wants an eighth of the device and may have a fifth. It waits for the kernel that runs, of 2 ms, and no more.
+    let (median, tail, with) = measure(Some(5 * MILLISECOND), 256);
+    assert!(tail <= 2.2, "{tail}");
+    let (usual, worse, without) = measure(None, 256);
+    assert!(
+        usual > 1.5 * median && worse > 2.0 * tail,
+        "{median} {tail}, {usual} {worse}"
+    );
+    for (with, without) in with.iter().zip(&without) {
+        assert!((with - without).abs() < 0.002, "{with} {without}");
+    }
+    // With a twelfth of the others' weights it may have a fiftieth: no target helps it to more.
+    let (.., poor) = measure(Some(5 * MILLISECOND), 21);
+    assert!(
+        (poor[4] - 21.0 / (21.0 + 4.0 * 256.0)).abs() < 0.002,
+        "{poor:?}"
+    );
 }
 
 #[test]
@@ -134,6 +224,40 @@ fn xen_credit_follows_the_hypervisors_weights_as_they_change() {
     };
     assert!((ratio(5) - 2.0).abs() < 0.2, "{}", ratio(5));
     assert!((ratio(12) - 2.0 / 3.0).abs() < 0.1, "{}", ratio(12));
+}
+
+#[test]
+fn xen_credit_follows_the_hypervisors_caps_as_they_change() {
+    let state = |cap| CpuState {
+        weight: 256,
+        cap,
+        ..CpuState::default()
+    };
+    let mut capped = Workload::busy(2 * MILLISECOND);
+    capped.cpu = vec![
+        (0, state(Some(20))),
+        (DURATION / 4, state(Some(30))),
+        (DURATION / 2, state(None)),
+        (DURATION / 4 * 3, state(Some(400))),
+    ];
+    let part = |policy, domains| {
+        let results = simulate(policy, domains);
+        move |window: usize| results.domains[0].windows[window] as f64 / SECOND as f64
+    };
+    let follows = part(PolicyKind::XenCredit, vec![capped.clone()]);
+    for (window, expected) in [(3, 0.2), (8, 0.3), (13, 1.0), (18, 1.0)] {
+        let part = follows(window);
+        assert!((part - expected).abs() < 0.01, "second {window}: {part}");
+    }
+    // Whichever cap is less.
+    capped.share.cap = Some(25);
+    let both = part(PolicyKind::XenCredit, vec![capped.clone()]);
+    for (window, expected) in [(3, 0.2), (8, 0.25), (13, 0.25)] {
+        let part = both(window);
+        assert!((part - expected).abs() < 0.01, "second {window}: {part}");
+    }
+    let other = part(PolicyKind::Fair, vec![capped]);
+    assert!((other(3) - 0.25).abs() < 0.01, "{}", other(3));
 }
 
 #[test]

@@ -166,7 +166,7 @@ impl Policy for Band {
         }
     }
 
-    fn pick(&mut self, now: Nanos, _idle: bool) -> Pick {
+    fn pick(&mut self, now: Nanos, idle: bool) -> Pick {
         let weights = self.weights;
         let Some(&(_, id)) = self.ready.first() else {
             return Pick::Nobody;
@@ -181,6 +181,10 @@ impl Policy for Band {
         let away = other
             .and_then(|current| self.domains.get(current))
             .is_some_and(|state| !state.ready);
+        if away && !idle {
+            // It cannot be back before its work has ended, and then there is a new decision.
+            return Pick::Wait { until: Nanos::MAX };
+        }
         if away {
             let until = *self.waiting.get_or_insert(now + WAIT);
             if now < until {

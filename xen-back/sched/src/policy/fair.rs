@@ -1,39 +1,60 @@
-//! `fair`: start-time fair queuing on device time.
+//! `fair`: start-time fair queuing on device time, with debts, a latency target per domain, and short waits.
 //!
-//! Each domain has a start tag: the device time that it has had, divided by its weight. Whoever is ready with
-//! the least tag goes on. The virtual time is the tag of whoever was let on last; a domain that comes back
-//! from idling starts there, so idling saves nothing up. Work is charged with what it took: who overran pays
-//! by waiting. For two domains that are ready all the while, with l the longest piece of work of each,
-//! |S₁/w₁ − S₂/w₂| ≤ l₁/w₁ + l₂/w₂. (Goyal, Vin, Cheng: Start-time fair queuing, SIGCOMM 1996.)
+//! With w a domain's weight, its *tag* is the device time that it has had, over w. Of those that are ready, the one
+//! with the least tag goes on, for one turn. The virtual time v is the tag of whoever went on last, and a domain
+//! that comes back from idling continues at max(its tag, v): idling saves nothing up. A tag moves by what was
+//! expected when work goes on, and by the rest when it has ended and its time is known: who overran pays by
+//! waiting, who was overrated gets the difference back. For two domains that want the device from t₁ to t₂,
+//! with S what each has of it in that time and l the longest that each has on it at once:
 //!
-//! A domain with short kernels that launches the next when it has seen the last one's end is never ready at the
-//! moment of the decision, and would lose to one long kernel after another. If it usually comes back at once
-//! and is behind, the device waits for it a little; all such waits together are bounded by a part of the time.
+//! > |S₁/w₁ − S₂/w₂| ≤ (l₁ + b₁)/w₁ + (l₂ + b₂)/w₂
+//!
+//! (Goyal, Vin, Cheng: Start-time fair queuing, SIGCOMM 1996, theorem 1, where b is 0.) The device takes two turns
+//! at once so that it is never idle between them; l counts both where the first takes longer than expected.
+//!
+//! *Latency targets.* A domain that has one goes on before all others when it comes back, the one whose target is
+//! due first before those due later, as long as its tag is at most b/w ahead of the least: b is [`BORROW`] for
+//! such a domain and 0 for others. It borrows from its own future, as its tag goes on counting. (Duda, Cheriton:
+//! Borrowed-virtual-time scheduling, SOSP 1999: our b/w is their warp.)
+//!
+//! *Short waits.* A program with short kernels that launches the next when it has seen the last one's end is never
+//! ready at the moment of a decision, and would lose to one long kernel after another. If it usually comes back
+//! at once and its tag is the least, the device is kept for it: until twice the time that it usually takes, and
+//! never for more than [`RETURN`]. (Gdev's BAND waits 500 µs.) All such waits together are at most one
+//! [`WAIT_PART`]th of the time and [`WAIT_SAVED`]. Such a domain is not idle in between: it keeps its tag, as far
+//! as that is no further behind v than the longest that anybody had on the device in the last seconds (so b
+//! has that added for a domain that came back at once just before t₁). Otherwise somebody always runs if
+//! anybody wants to.
 
 use std::collections::BTreeSet;
 
 use super::{Pick, Policy, PolicyKind, TURN, Table};
-use crate::{DomainId, MICROSECOND, MILLISECOND, Nanos, Share};
+use crate::{DomainId, MICROSECOND, MILLISECOND, Nanos, SECOND, Share};
 
-/// Longest wait for a domain that usually comes back sooner (Gdev waits as long).
-const RETURN: Nanos = 500 * MICROSECOND;
+/// Longest wait for a domain that usually comes back sooner.
+pub const RETURN: Nanos = 500 * MICROSECOND;
 /// Waits may take one part in so many of the time...
-const WAIT_PART: Nanos = 20;
+pub const WAIT_PART: Nanos = 20;
 /// ... and so much at once of what was saved up.
-const WAIT_SAVED: Nanos = 10 * MILLISECOND;
+pub const WAIT_SAVED: Nanos = 10 * MILLISECOND;
+/// Device time that a domain with a latency target may have before its turn.
+pub const BORROW: Nanos = 5 * MILLISECOND;
 /// Tags are in nanoseconds for a domain of this weight.
 const UNIT: u128 = 1 << 16;
 
-/// Start-time fair queuing with debts, and with bounded waits for short kernels.
+/// Start-time fair queuing with debts, latency targets, and bounded waits for short kernels.
 #[derive(Debug, Default)]
 pub struct Fair {
     domains: Table<State>,
     /// Ready domains by tag.
     ready: BTreeSet<(u128, DomainId)>,
+    /// Those of them that came back and have a latency target, by when it is due.
+    urgent: BTreeSet<(Nanos, DomainId)>,
     /// Domains that went idle a moment ago and usually come back at once, by tag.
     expected: BTreeSet<(u128, DomainId)>,
     /// The tag of whoever was let on last.
     virtual_time: u128,
+    longest: Longest,
     /// How much waiting is allowed, and when that was worked out.
     wait_saved: Nanos,
     wait_since: Nanos,
@@ -47,13 +68,16 @@ struct State {
     latency: Option<Nanos>,
     tag: u128,
     ready: bool,
+    /// Its place among the urgent.
+    due: Option<Nanos>,
+    /// Its place among the expected is its tag.
+    expected: bool,
     /// Grants that have not ended.
     in_flight: u32,
     /// When its last work ended.
     idle_since: Nanos,
     /// How long it usually stays away, if it has ever been.
     away: Option<Nanos>,
-    expected: bool,
 }
 
 impl State {
@@ -62,12 +86,45 @@ impl State {
     }
 }
 
+/// The longest that anybody had on the device at once, in this second and the one before.
+#[derive(Debug, Default)]
+struct Longest {
+    second: u64,
+    this: Nanos,
+    last: Nanos,
+}
+
+impl Longest {
+    fn turn(&mut self, now: Nanos) {
+        let second = now / SECOND;
+        if second > self.second {
+            let next = second == self.second + 1;
+            self.last = if next { self.this } else { 0 };
+            (self.second, self.this) = (second, 0);
+        }
+    }
+
+    fn saw(&mut self, now: Nanos, used: Nanos) {
+        self.turn(now);
+        self.this = self.this.max(used);
+    }
+
+    fn get(&mut self, now: Nanos) -> Nanos {
+        self.turn(now);
+        self.this.max(self.last)
+    }
+}
+
 impl Fair {
+    /// Takes a domain out of all queues.
     fn forget(&mut self, id: DomainId) {
         if let Some(state) = self.domains.get_mut(id) {
             self.ready.remove(&(state.tag, id));
             self.expected.remove(&(state.tag, id));
-            state.expected = false;
+            (state.ready, state.expected) = (false, false);
+            if let Some(due) = state.due.take() {
+                self.urgent.remove(&(due, id));
+            }
         }
     }
 
@@ -89,7 +146,7 @@ impl Fair {
         }
     }
 
-    /// Moves the virtual time on to the tag of whoever is on the device. Somebody who was not picked may be
+    /// Moves the virtual time on to the tag of whoever goes on. Somebody who was not the first in the queue is
     /// ahead of those who wait: they must not lose by that what they are behind.
     fn advance(&mut self, id: DomainId) {
         if let Some(state) = self.domains.get(id) {
@@ -99,12 +156,28 @@ impl Fair {
     }
 
     fn save_up(&mut self, now: Nanos) {
-        let since = now.saturating_sub(self.wait_since);
-        let part = since / WAIT_PART;
+        let part = now.saturating_sub(self.wait_since) / WAIT_PART;
         if part > 0 {
             self.wait_saved = (self.wait_saved + part).min(WAIT_SAVED);
             self.wait_since = now;
         }
+        if let Some(since) = self.waiting.take() {
+            self.wait_saved = self.wait_saved.saturating_sub(now.saturating_sub(since));
+        }
+    }
+
+    /// Who goes on before its turn. Whoever has borrowed all it may waits for its turn, and is urgent again when
+    /// it next comes back.
+    fn borrower(&mut self, least: u128) -> Option<DomainId> {
+        while let Some(&(due, id)) = self.urgent.first() {
+            let state = self.domains.get_mut(id)?;
+            if state.tag <= least + state.cost(BORROW) {
+                return Some(id);
+            }
+            self.urgent.remove(&(due, id));
+            state.due = None;
+        }
+        None
     }
 
     /// Until when to wait rather than let on whoever has this tag.
@@ -124,12 +197,7 @@ impl Fair {
             match until {
                 Some(until) if until > now => return Some(until),
                 // It did not come back.
-                _ => {
-                    self.expected.remove(&(behind, id));
-                    if let Some(state) = self.domains.get_mut(id) {
-                        state.expected = false;
-                    }
-                }
+                _ => self.forget(id),
             }
         }
         None
@@ -148,10 +216,11 @@ impl Policy for Fair {
             latency: share.latency,
             tag: self.virtual_time,
             ready: false,
+            due: None,
+            expected: false,
             in_flight: 0,
             idle_since: now,
             away: None,
-            expected: false,
         };
         self.domains.insert(id, state);
     }
@@ -169,9 +238,9 @@ impl Policy for Fair {
     }
 
     fn ready(&mut self, now: Nanos, id: DomainId) {
-        let virtual_time = self.virtual_time;
-        let expected = self.domains.get(id).is_some_and(|state| state.expected);
         self.forget(id);
+        let longest = self.longest.get(now);
+        let virtual_time = self.virtual_time;
         let Some(state) = self.domains.get_mut(id) else {
             return;
         };
@@ -179,22 +248,25 @@ impl Policy for Fair {
             0 => now.saturating_sub(state.idle_since),
             _ => 0,
         };
-        // Whoever was waited for has not been away.
-        if !expected {
-            // A domain with a latency target may go before those whose tags are that little ahead.
-            let early = state.latency.map_or(0, |_| state.cost(TURN));
-            state.tag = state.tag.max(virtual_time.saturating_sub(early));
-        }
+        let kept = match away < RETURN {
+            true => state.cost(longest),
+            false => 0,
+        };
+        state.tag = state.tag.max(virtual_time.saturating_sub(kept));
         let usual = state.away.unwrap_or(away);
         state.away = Some(((usual * 7 + away) / 8).min(2 * RETURN));
         state.ready = true;
         self.ready.insert((state.tag, id));
+        if let Some(latency) = state.latency {
+            let due = now.saturating_add(latency);
+            state.due = Some(due);
+            self.urgent.insert((due, id));
+        }
     }
 
     fn unready(&mut self, _now: Nanos, id: DomainId) {
         self.forget(id);
         if let Some(state) = self.domains.get_mut(id) {
-            state.ready = false;
             // If its program usually launches again as soon as it sees the end, it is expected.
             if state.in_flight > 0 && state.away.is_some_and(|away| away < RETURN) {
                 state.expected = true;
@@ -205,26 +277,24 @@ impl Policy for Fair {
 
     fn pick(&mut self, now: Nanos, idle: bool) -> Pick {
         self.save_up(now);
-        if let Some(since) = self.waiting.take() {
-            self.wait_saved = self.wait_saved.saturating_sub(now.saturating_sub(since));
-        }
-        let Some(&(tag, id)) = self.ready.first() else {
+        let Some(&(tag, first)) = self.ready.first() else {
             return Pick::Nobody;
         };
-        if let Some(until) = self.worth_waiting(now, tag) {
+        let borrower = self.borrower(tag);
+        if borrower.is_none()
+            && let Some(until) = self.worth_waiting(now, tag)
+        {
             let until = match idle {
                 true => until.min(now + self.wait_saved),
                 false => until,
             };
             if until > now {
-                if idle {
-                    self.waiting = Some(now);
-                }
+                self.waiting = idle.then_some(now);
                 return Pick::Wait { until };
             }
         }
         Pick::Run {
-            id,
+            id: borrower.unwrap_or(first),
             turn: TURN,
             pieces: None,
         }
@@ -239,6 +309,7 @@ impl Policy for Fair {
     }
 
     fn charged(&mut self, now: Nanos, id: DomainId, estimate: Nanos, used: Nanos) {
+        self.longest.saw(now, used);
         match used.checked_sub(estimate) {
             Some(more) => self.shift(id, more, true),
             None => self.shift(id, estimate - used, false),

@@ -13,7 +13,7 @@ use std::str::FromStr;
 
 pub use band::Band;
 pub use credit::{Augmented, CoScheduled};
-pub use fair::Fair;
+pub use fair::{BORROW, Fair, RETURN, WAIT_PART, WAIT_SAVED};
 pub use fifo::Fifo;
 pub use rounds::{Entitlement, Rounds};
 
@@ -53,6 +53,10 @@ pub trait Policy: Send + fmt::Debug {
     fn update(&mut self, now: Nanos, id: DomainId, share: Share);
     /// What the hypervisor says of a domain's processors.
     fn cpu(&mut self, _now: Nanos, _id: DomainId, _state: CpuState) {}
+    /// Whether domains' caps under the hypervisor's scheduler hold on the device too.
+    fn follows_hypervisor_caps(&self) -> bool {
+        false
+    }
     /// A domain goes, ready or not.
     fn remove(&mut self, now: Nanos, id: DomainId);
     /// A domain that was not ready is now.

@@ -1,6 +1,23 @@
-//! Slices in rounds: every ready domain once a round, those with most credits first, each for a slice of time in
-//! proportion to its credits. The slice is time on the clock, as Pegasus' polling threads have it, not device
-//! time: a kernel that runs beyond the slice is not paid back. That is these policies' known fault.
+//! Slices in rounds: `rr`, `credit`, `xen-credit` and `sla-feedback`.
+//!
+//! Every ready domain has one slice a round, those with most credits first. With X a domain's credits, X_min the
+//! least of all domains and T the tick of Xen's credit scheduler,
+//!
+//! > slice = T · min(X / X_min, 50)
+//!
+//! where X is the same for all (`rr`: GViM's RR; Gupta et al., HPCVirt 2009), the domain's weight on the
+//! accelerator (`credit`: Pegasus' AccC), or its weight under the hypervisor's scheduler, whose caps then hold
+//! here too (`xen-credit`: GViM's and Pegasus' XC; Gupta et al., USENIX ATC 2011). `sla-feedback` (Pegasus' SLAF,
+//! of which only the idea is published) is `credit` with a factor F on the slice, corrected once a second by
+//!
+//! > F ← F · (1 + k · (target − had) / target), k = 0.5, 0.1 ≤ F ≤ 50
+//!
+//! with target the domain's weight over those of all that wanted the device, and had its part of their device
+//! time. (That costs O(n), once a second.)
+//!
+//! A slice is time on the clock, in which a thread polls the domain's calls, not device time: a kernel that runs
+//! beyond the slice is not paid back, and while the domain has nothing to do in its slice, the device is kept for
+//! it for up to a tick. Those are these policies' known faults, kept so that they can be seen.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -31,9 +48,6 @@ pub enum Entitlement {
 }
 
 /// GViM's and Pegasus' RR, AccC, XC and SLAF.
-///
-/// With X a domain's credits and X_min the least of all, a slice has X / X_min ticks. SLAF multiplies that,
-/// window by window, by 1 + k (target − achieved) / target, between 1 and 50 ticks.
 #[derive(Debug)]
 pub struct Rounds {
     entitlement: Entitlement,
@@ -55,6 +69,9 @@ struct State {
     hypervisor: Option<u32>,
     credits: u32,
     ready: bool,
+    /// Grants that have not ended, and when the last did.
+    in_flight: u32,
+    idle_since: Nanos,
     /// Device time used in this window.
     used: Nanos,
     /// What feedback makes of its slice.
@@ -148,6 +165,8 @@ impl Policy for Rounds {
             hypervisor: None,
             credits: DEFAULT_WEIGHT,
             ready: false,
+            in_flight: 0,
+            idle_since: now,
             used: 0,
             factor: 1.0,
         };
@@ -157,6 +176,10 @@ impl Policy for Rounds {
 
     fn update(&mut self, _now: Nanos, id: DomainId, share: Share) {
         self.set(id, |state| state.weight = share.weight);
+    }
+
+    fn follows_hypervisor_caps(&self) -> bool {
+        self.entitlement == Entitlement::Hypervisor
     }
 
     fn cpu(&mut self, _now: Nanos, id: DomainId, cpu: CpuState) {
@@ -193,7 +216,8 @@ impl Policy for Rounds {
     fn pick(&mut self, now: Nanos, _idle: bool) -> Pick {
         self.feed_back(now);
         if let Some((id, until)) = self.current {
-            let ready = self.domains.get(id).is_some_and(|state| state.ready);
+            let state = self.domains.get(id);
+            let ready = state.is_some_and(|state| state.ready);
             if ready && now < until {
                 return Pick::Run {
                     id,
@@ -201,10 +225,18 @@ impl Policy for Rounds {
                     pieces: None,
                 };
             }
-            // Its slice is over, or somebody else can use the rest of it.
-            let others = !self.round.is_empty() || !self.next.is_empty();
-            if !ready && now < until && !others {
-                return Pick::Nobody;
+            // Nobody else wants the rest of its slice, or its calls are polled for a while.
+            let polled_until = state.map_or(0, |state| match state.in_flight {
+                0 => until.min(state.idle_since + TICK),
+                _ => until,
+            });
+            if !ready && now < polled_until {
+                return match self.round.is_empty() && self.next.is_empty() {
+                    true => Pick::Nobody,
+                    false => Pick::Wait {
+                        until: polled_until,
+                    },
+                };
             }
             self.current = None;
             if let Some(state) = self.domains.get(id)
@@ -230,9 +262,17 @@ impl Policy for Rounds {
         }
     }
 
-    fn granted(&mut self, _now: Nanos, _id: DomainId, _estimate: Nanos, _pieces: u32) {}
+    fn granted(&mut self, _now: Nanos, id: DomainId, _estimate: Nanos, _pieces: u32) {
+        if let Some(state) = self.domains.get_mut(id) {
+            state.in_flight += 1;
+        }
+    }
 
     fn charged(&mut self, now: Nanos, id: DomainId, _estimate: Nanos, used: Nanos) {
+        if let Some(state) = self.domains.get_mut(id) {
+            state.in_flight = state.in_flight.saturating_sub(1);
+            state.idle_since = now;
+        }
         self.owed(now, id, used);
     }
 
