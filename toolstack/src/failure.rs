@@ -1,7 +1,9 @@
 //! Why a command did not do what was asked, and the exit status that says so. The texts end with what
 //! to do next.
 
+use crate::backd::BackdError;
 use crate::device::Ends;
+use std::path::PathBuf;
 use std::time::Duration;
 use vgpu_protocol::keys::{DeviceError, DeviceId};
 use xen::DomId;
@@ -76,6 +78,30 @@ pub enum Failure {
     /// The system refused to let us wait.
     #[error("cannot wait for the device: {0}")]
     Wait(std::io::Error),
+    /// backd does not answer, or refuses.
+    #[error("vgpu-backd at {socket}: {source}{}", where_backd_is(.source))]
+    Backd {
+        /// Where it was asked.
+        socket: PathBuf,
+        /// What it said.
+        source: BackdError,
+    },
+    /// There is no such GPU.
+    #[error("there is no GPU {gpu}: vgpu-backd has {count}, from 0")]
+    NoGpu {
+        /// Which was asked for.
+        gpu: u32,
+        /// How many there are.
+        count: usize,
+    },
+    /// A file could not be written.
+    #[error("cannot write {path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The result could not be printed.
     #[error("cannot write to standard output: {0}")]
     Output(std::io::Error),
@@ -97,6 +123,9 @@ impl Failure {
             | Failure::Store(_)
             | Failure::Platform(_)
             | Failure::Wait(_)
+            | Failure::Backd { .. }
+            | Failure::NoGpu { .. }
+            | Failure::File { .. }
             | Failure::Output(_) => 1,
         }
     }
@@ -117,6 +146,16 @@ impl From<DeviceError> for Failure {
             DeviceError::Store(error) => Failure::Store(error),
             error => Failure::Device(error),
         }
+    }
+}
+
+/// A socket's errors do not know who should listen.
+fn where_backd_is(error: &BackdError) -> &'static str {
+    match error {
+        BackdError::Io(_) => {
+            "; start vgpu-backd on this machine, or name its folder with --run-dir; run xl-vgpu as root"
+        }
+        _ => "",
     }
 }
 

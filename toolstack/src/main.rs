@@ -1,7 +1,8 @@
-//! xl-vgpu: attaches, detaches and lists vgpu devices by hand, with the code that backd uses.
+//! xl-vgpu: attaches, detaches and lists vgpu devices by hand, with the code that backd uses, and shows
+//! and sets how domains share the GPUs.
 //!
 //! It writes a device's nodes in XenStore and reads what both ends show there; what runs on a device
-//! it asks backd. It must never follow a path or trust a text that a guest wrote.
+//! and on the GPUs it asks backd. It must never follow a path or trust a text that a guest wrote.
 
 mod attach;
 mod backd;
@@ -10,8 +11,9 @@ mod device;
 mod domain;
 mod failure;
 mod list;
+mod share;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 use failure::Failure;
 use std::fmt::Display;
 use std::io::Write;
@@ -19,11 +21,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
-use vgpu_protocol::admin;
+use vgpu_protocol::admin::{self, ShareChange};
 use vgpu_protocol::keys::{Domain, list_domains};
 use xen::{DomId, PlatformSpec, Store};
 
-/// Gives guests a vgpu device, takes it away and shows who has one.
+/// Gives guests a vgpu device, takes it away, shows who has one and how they share the GPUs.
 ///
 /// It is run by root in dom0. Guests that a file in /etc/xen-vgpu/domains.d names get their device
 /// from vgpu-backd; this is for all others, and for guests that are running already.
@@ -96,6 +98,47 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show what each domain has had of the GPUs
+    Stats {
+        /// Print JSON; with --watch, a line each time
+        #[arg(long)]
+        json: bool,
+        /// Show it again each second until interrupted
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Show the policy by which domains share the GPUs, or put another in force
+    Policy {
+        /// This GPU alone
+        #[arg(long, value_name = "N")]
+        gpu: Option<u32>,
+        /// The policy from now on; nothing that waits or runs is lost
+        policy: Option<String>,
+    },
+    /// Change a domain's share of its GPUs until it ends; what is not named stays
+    #[command(group = ArgGroup::new("change").required(true).multiple(true))]
+    Set {
+        /// Its domid, UUID or name
+        domain: String,
+        /// Its part against the others'
+        #[arg(long, value_name = "N", group = "change", value_parser = clap::value_parser!(u32).range(1..=65535))]
+        weight: Option<u32>,
+        /// The most that it may use even if nobody else wants it, in percent of one GPU; 0: all
+        #[arg(long, value_name = "PERCENT", group = "change", value_parser = clap::value_parser!(u32).range(0..=100))]
+        cap: Option<u32>,
+        /// The wait for the GPU that it can bear, in milliseconds; 0: any
+        #[arg(long, value_name = "MS", group = "change", value_parser = clap::value_parser!(u32).range(0..=60000))]
+        latency_ms: Option<u32>,
+    },
+    /// Write what the GPUs do from now on, a line of JSON for each batch of work
+    Record {
+        /// For how long
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86400))]
+        seconds: u32,
+        /// Where to; without this, standard output
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
 }
 
 /// What every command works with.
@@ -161,6 +204,22 @@ fn run(cli: Cli) -> Result<(), Failure> {
             detach::run(&context, &domain, devid, wait)
         }
         Command::List { json } => list::run(&context, json),
+        Command::Stats { json, watch } => share::stats(&context, json, watch),
+        Command::Policy { gpu, policy } => share::policy(&context, gpu, policy),
+        Command::Set {
+            domain,
+            weight,
+            cap,
+            latency_ms,
+        } => {
+            let share = ShareChange {
+                weight,
+                cap,
+                latency_ms,
+            };
+            share::set(&context, &domain, share)
+        }
+        Command::Record { seconds, out } => share::record(&context, seconds, out.as_deref()),
     }
 }
 

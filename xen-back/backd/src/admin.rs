@@ -1,101 +1,112 @@
-//! The admin socket: what people's tools are told.
+//! The admin socket: what people's tools ask and are told.
 //!
-//! One thread answers, one connection after the other, and nobody for long. It must never change
-//! anything.
+//! One thread answers, one connection after the other, and nobody for long; a recording has a thread of
+//! its own. Whoever can connect is trusted to change what [`Service`] offers to change, and nothing else
+//! can be changed here. A tool that does not read must never hold up another, nor a GPU.
 
 use crate::Error;
-use std::io::{BufRead, BufReader, Read, Write};
+use crate::gpu::Recording;
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-use vgpu_protocol::admin::{Command, Listing, Reply};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use vgpu_protocol::admin::{Command, Recorded, Reply};
 use vgpu_protocol::wait::{Wake, is_ready, wait_any};
 
 /// How long a tool may take to ask, and to take its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Longest question, in bytes.
 const QUESTION_LIMIT: u64 = 4096;
+/// Most recordings at once.
+const RECORDINGS: usize = 4;
+/// How often a recording without entries looks whether it is to end.
+const LOOK: Duration = Duration::from_millis(100);
 
-/// The socket; removed when dropped.
-#[derive(Debug)]
-pub struct Admin {
-    listener: UnixListener,
-    path: PathBuf,
-}
-
-impl Admin {
-    /// Listens at `path`, for this user alone.
-    ///
-    /// # Errors
-    /// [`Error::Listen`], also where another backd listens there.
-    pub fn bind(path: &Path) -> Result<Admin, Error> {
-        let fail = |source: std::io::Error| Error::Listen {
-            path: path.to_owned(),
-            source,
-        };
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(fail)?;
-        }
-        if UnixStream::connect(path).is_ok() {
-            return Err(fail(std::io::ErrorKind::AddrInUse.into()));
-        }
-        // Nobody answers there: what is left of a backd that was killed.
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(fail(error)),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path).map_err(fail)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(fail)?;
-        Ok(Admin {
-            listener,
-            path: path.to_owned(),
-        })
-    }
-
-    /// Answers until `stop` is woken. `list` says what there is.
-    pub fn serve(self, stop: &Wake, list: impl Fn() -> Listing) {
-        loop {
-            if let Err(error) = wait_any(&[self.listener.as_fd(), stop.as_fd()], None) {
-                tracing::error!(%error, "cannot wait for tools");
-                return;
-            }
-            if is_ready(stop) {
-                return;
-            }
-            let answered = self
-                .listener
-                .accept()
-                .and_then(|(stream, _)| answer(&stream, &list));
-            if let Err(error) = answered {
-                tracing::debug!(%error, "a tool was not answered");
-            }
-        }
-    }
-}
-
-impl Drop for Admin {
-    fn drop(&mut self) {
-        // Nothing to do about a failure: the next backd removes it.
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-fn answer(stream: &UnixStream, list: impl Fn() -> Listing) -> std::io::Result<()> {
+/// What tools can have.
+pub trait Service: Send {
+    /// Answers all but a recording.
+    /// Answers one tool; a recording goes on in the thread that is returned.
+fn answer(
+    stream: UnixStream,
+    service: &dyn Service,
+    room: bool,
+    stopping: &Arc<AtomicBool>,
+) -> std::io::Result<Option<JoinHandle<()>>> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut question = String::new();
-    BufReader::new(stream.take(QUESTION_LIMIT)).read_line(&mut question)?;
+    BufReader::new((&stream).take(QUESTION_LIMIT)).read_line(&mut question)?;
     let reply = match serde_json::from_str(&question) {
-        Ok(Command::List) => Reply::Listing(list()),
+        Ok(Command::Record { .. }) if !room => Reply::Error {
+            error: format!("{RECORDINGS} recordings go on already; end one"),
+        },
+        Ok(Command::Record { seconds }) => match service.record() {
+            Ok(recording) => {
+                let stopping = stopping.clone();
+                let length = Duration::from_secs(seconds.into());
+                let thread = std::thread::Builder::new()
+                    .name("recording".into())
+                    .spawn(move || {
+                        if let Err(error) = stream_out(&stream, &recording, length, &stopping) {
+                            tracing::debug!(%error, "a recording has ended early");
+                        }
+                    })?;
+                return Ok(Some(thread));
+            }
+            Err(error) => Reply::Error { error },
+        },
+        Ok(command) => service.answer(command),
         Err(error) => Reply::Error {
             error: error.to_string(),
         },
     };
     let mut line = serde_json::to_vec(&reply)?;
     line.push(b'\n');
-    (&*stream).write_all(&line)
+    (&stream).write_all(&line)?;
+    Ok(None)
+}
+
+/// Writes what is recorded until the time is over or the tool has hung up.
+fn stream_out(
+    stream: &UnixStream,
+    recording: &Recording,
+    length: Duration,
+    stopping: &AtomicBool,
+) -> std::io::Result<()> {
+    let begun = Instant::now();
+    let mut out = BufWriter::with_capacity(1 << 16, stream);
+    let mut recorded = 0u64;
+    while !stopping.load(Ordering::Relaxed) {
+        let Some(left) = length.checked_sub(begun.elapsed()) else {
+            break;
+        };
+        match recording.next(left.min(LOOK)) {
+            Some(entry) => {
+                serde_json::to_writer(&mut out, &entry)?;
+                out.write_all(b"\n")?;
+                recorded = recorded.saturating_add(1);
+            }
+            None => {
+                out.flush()?;
+                // A tool has nothing more to say: whatever is readable is its end.
+                if is_ready(stream) {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    let end = Reply::Recorded(Recorded {
+        recorded,
+        dropped: recording.dropped(),
+    });
+    serde_json::to_writer(&mut out, &end)?;
+    out.write_all(b"\n")?;
+    out.flush()
 }
 
 #[cfg(test)]
