@@ -495,17 +495,24 @@ impl GateWorker {
         number
     }
 
+    /// The turn that was asked for under a number, if it has been given.
+    pub fn turn(&self, engine: Engine, number: u32) -> Option<Turn> {
+        let words = self.shared.page().turn(engine);
+        (words.granted.load(Ordering::Acquire) == number).then(|| Turn {
+            number,
+            time_ns: words.time_ns.load(Ordering::Relaxed),
+            pieces: words.pieces.load(Ordering::Relaxed),
+        })
+    }
+
     /// Waits for the turn that was asked for under a number.
     pub fn wait(&self, engine: Engine, number: u32) -> Turn {
         let words = self.shared.page().turn(engine);
         loop {
+            // Looked at first: a turn that is given meanwhile ends the sleep.
             let newest = words.granted.load(Ordering::Acquire);
-            if newest == number {
-                return Turn {
-                    number,
-                    time_ns: words.time_ns.load(Ordering::Relaxed),
-                    pieces: words.pieces.load(Ordering::Relaxed),
-                };
+            if let Some(turn) = self.turn(engine, number) {
+                return turn;
             }
             sleep(&words.granted, newest, None);
         }

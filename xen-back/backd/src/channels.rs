@@ -4,6 +4,7 @@
 //! ended. Nothing of a channel may be unmapped before its worker is reaped, and no request may leave a
 //! channel half open.
 
+use crate::gpu::{Membership, Pass};
 use crate::limits::{Account, LimitReached, Reservation};
 use crate::worker::{Launcher, StartError, Worker};
 use std::collections::{BTreeMap, VecDeque};
@@ -75,6 +76,8 @@ pub struct Context {
     pub account: Account,
     /// The guest's device memory.
     pub quota: Arc<QuotaBack>,
+    /// The guest's place on the GPUs.
+    pub gpus: Arc<Membership>,
 }
 
 /// The channels of one device.
@@ -91,6 +94,8 @@ struct Channel {
     // tells the program) before the event channel.
     worker: Worker,
     _slot: Slot,
+    /// For each GPU that it may use. After the worker: what it has on the device ends with it.
+    passes: Vec<Pass>,
     regions: BTreeMap<u32, Region>,
     memory: GrantMap,
     /// Kept for the notification when the memory is unmapped.
@@ -211,6 +216,7 @@ impl Channels {
             launcher,
             account,
             quota,
+            gpus,
         } = &self.context;
         if self.channels.contains_key(&open.channel) {
             return Err(Refusal::Invalid(format!(
@@ -233,8 +239,9 @@ impl Channels {
         // However the worker ends, the program learns it when its memory is unmapped here.
         memory.set_unmap_notify(Layout::live_offset(Side::Back), Some(&event))?;
         let slot = Slot::take(quota)?;
-        let worker = launcher.start()?;
         let mut fds = Vec::new();
+        let (passes, gates) = gpus.add_channel(open.channel, &mut fds)?;
+        let worker = launcher.start()?;
         let serve = FromBackd::Serve(Serve {
             domid: frontend.0,
             channel: open.channel,
@@ -244,7 +251,7 @@ impl Channels {
             memory: packet::put_extents(memory.extents(), &mut fds),
             event: packet::put_event(&event, &mut fds)?,
             driver: Bytes(launcher.driver.as_bytes().to_vec()),
-            gates: Vec::new(),
+            gates,
             quota: quota.put(slot.number, &mut fds)?,
         });
         worker.send(&serve, &borrowed(&fds))?;
@@ -261,6 +268,7 @@ impl Channels {
         let channel = Channel {
             worker,
             _slot: slot,
+            passes,
             regions: BTreeMap::new(),
             memory,
             _event: event,
@@ -380,6 +388,10 @@ impl Channels {
                 tracing::info!(%domid, channel = number, wanted, worker = how, "channel ended: {reason}");
                 return false;
             }
+            if let Some(reason) = channel.passes.iter().find_map(|pass| pass.sentence()) {
+                let reason = reason.to_owned();
+                channel.end(&reason);
+            }
             if channel.deadline.is_some_and(|at| at <= now) {
                 channel.lose_patience();
             }
@@ -397,9 +409,10 @@ impl Channels {
 
     /// What becomes readable when a worker stirs.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.channels
-            .values()
-            .flat_map(|channel| channel.worker.descriptors())
+        self.channels.values().flat_map(|channel| {
+            let passes = channel.passes.iter().map(|pass| pass.as_fd());
+            channel.worker.descriptors().chain(passes)
+        })
     }
 }
 

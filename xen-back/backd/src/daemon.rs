@@ -5,10 +5,11 @@
 //! It must never wait for a guest.
 
 use crate::Error;
-use crate::admin::Admin;
+use crate::admin::{Admin, Service};
 use crate::channels::Context;
 use crate::config;
 use crate::device::{Device, Handle, Order};
+use crate::gpu::{Gpu, Membership, Recording, Sharing, recording};
 use crate::limits::{Account, Limits};
 use crate::worker::Launcher;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,10 +18,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use vgpu_protocol::admin::Listing;
+use vgpu_protocol::admin::{Command, Done, Listing, Reply, ShareChange, Stats};
 use vgpu_protocol::keys::{self, Created, DeviceError, DeviceId, Domain};
 use vgpu_protocol::quota::QuotaBack;
 use vgpu_protocol::wait::{Wake, is_ready, wait_any};
+use vgpu_sched::{PolicyKind, Share};
 use xen::{DomId, Platform, PlatformSpec, Store};
 
 /// How long devices have to close when backd stops.
@@ -44,6 +46,8 @@ pub struct Options {
     pub per_domain: Limits,
     /// The limits of all domains together.
     pub total: Limits,
+    /// How GPUs are shared.
+    pub sharing: Sharing,
 }
 
 #[derive(Debug)]
@@ -72,6 +76,7 @@ struct Daemon {
     ended: Arc<Ended>,
     actors: BTreeMap<DeviceId, Actor>,
     registry: Registry,
+    gpus: Vec<Arc<Gpu>>,
     /// The domains that were seen and given what they are due: number and UUID, as numbers come again.
     seen: BTreeSet<(DomId, String)>,
 }
@@ -87,17 +92,18 @@ pub fn run(options: &Options, stop: BorrowedFd<'_>) -> Result<(), Error> {
     let admin = Admin::bind(&options.admin_socket)?;
     let registry = Registry::default();
     let end = Arc::new(Wake::new().map_err(Error::system("making an eventfd"))?);
+    let gpu =
+        Gpu::start(0, "", &options.sharing).map_err(Error::system("starting a GPU's thread"))?;
+    let gpus = vec![Arc::new(gpu)];
     let admin = {
-        let (registry, end) = (registry.clone(), end.clone());
-        let list = move || {
-            let registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
-            Listing {
-                devices: registry.values().map(|handle| handle.info()).collect(),
-            }
+        let end = end.clone();
+        let tools = Tools {
+            registry: registry.clone(),
+            gpus: gpus.clone(),
         };
         std::thread::Builder::new()
             .name("admin".into())
-            .spawn(move || admin.serve(&end, list))
+            .spawn(move || admin.serve(&end, &tools))
             .map_err(Error::system("starting a thread"))?
     };
     let mut daemon = Daemon {
@@ -113,6 +119,7 @@ pub fn run(options: &Options, stop: BorrowedFd<'_>) -> Result<(), Error> {
         }),
         actors: BTreeMap::new(),
         registry,
+        gpus,
         seen: BTreeSet::new(),
     };
     let result = daemon.serve(stop);
@@ -122,6 +129,100 @@ pub fn run(options: &Options, stop: BorrowedFd<'_>) -> Result<(), Error> {
         tracing::error!("the thread that answers tools has failed");
     }
     result
+}
+
+/// What tools can have.
+#[derive(Debug)]
+struct Tools {
+    registry: Registry,
+    gpus: Vec<Arc<Gpu>>,
+}
+
+impl Service for Tools {
+    fn answer(&self, command: Command) -> Reply {
+        let answer = match command {
+            Command::List => {
+                let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+                let devices = registry.values().map(|handle| handle.info()).collect();
+                Ok(Reply::Listing(Listing { devices }))
+            }
+            Command::Stats => self.stats().map(Reply::Stats),
+            Command::Policy { gpu, policy } => self.switch(gpu, &policy).map(Reply::Done),
+            Command::Set { domid, share } => self.set(domid, share).map(Reply::Done),
+            Command::Record { .. } => Err("a recording has no one answer".to_owned()),
+        };
+        answer.unwrap_or_else(|error| Reply::Error { error })
+    }
+
+    fn record(&self) -> Result<Recording, String> {
+        let (recorder, recording) = recording();
+        for gpu in &self.gpus {
+            gpu.record(recorder.clone());
+        }
+        Ok(recording)
+    }
+}
+
+impl Tools {
+    fn stats(&self) -> Result<Stats, String> {
+        let gpus = self.gpus.iter().map(|gpu| {
+            let number = gpu.number();
+            gpu.stats().ok_or_else(|| {
+                format!("the thread of GPU {number} does not answer; see vgpu-backd's log")
+            })
+        });
+        Ok(Stats {
+            gpus: gpus.collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn switch(&self, gpu: Option<u32>, policy: &str) -> Result<Done, String> {
+        let kind: PolicyKind = policy.parse().map_err(|error| format!("{error}"))?;
+        let wanted = |has: &&Arc<Gpu>| gpu.is_none_or(|gpu| gpu == has.number());
+        let mut gpus = self.gpus.iter().filter(wanted).peekable();
+        if let (Some(gpu), None) = (gpu, gpus.peek()) {
+            return Err(format!("there is no GPU {gpu}"));
+        }
+        for gpu in gpus {
+            tracing::info!(gpu = gpu.number(), policy, "another policy is in force");
+            gpu.switch(kind);
+        }
+        let lacks = self.stats()?.gpus.into_iter().map(|gpu| gpu.lacks);
+        Ok(Done {
+            done: lacks.max().unwrap_or_default(),
+        })
+    }
+
+    fn set(&self, domid: u16, change: ShareChange) -> Result<Done, String> {
+        if change
+            .weight
+            .is_some_and(|weight| !(1..=65_535).contains(&weight))
+        {
+            return Err("a weight is 1 to 65535".to_owned());
+        }
+        if change.cap.is_some_and(|cap| cap > 100) {
+            return Err("a cap is 1 to 100 percent, or 0 for none".to_owned());
+        }
+        let none_if_0 = |value: u32| (value != 0).then_some(value);
+        let changed = move |share: Share| Share {
+            weight: change.weight.unwrap_or(share.weight),
+            cap: change.cap.map_or(share.cap, none_if_0),
+            latency: change.latency_ms.map_or(share.latency, |ms| {
+                none_if_0(ms).map(|ms| u64::from(ms).saturating_mul(vgpu_sched::MILLISECOND))
+            }),
+        };
+        let mut here = false;
+        for gpu in &self.gpus {
+            if let Some(share) = gpu.change(domid, changed) {
+                tracing::info!(gpu = gpu.number(), domid, ?share, "another share");
+                here = true;
+            }
+        }
+        match here {
+            true => Ok(Done::default()),
+            false => Err(format!("domain {domid} has no device here")),
+        }
+    }
 }
 
 impl Daemon {
@@ -242,6 +343,15 @@ impl Daemon {
     }
 
     fn start(&mut self, id: DeviceId) -> Result<(), Error> {
+        let path = format!("{}/{}", id.backend_dir(), keys::DOMAIN);
+        let name = keys::value(&self.store, &path)?.unwrap_or_default();
+        let gpus = Membership::new(
+            &self.gpus,
+            id.frontend.0,
+            &String::from_utf8_lossy(&name),
+            Share::default(),
+            vgpu_sched::Limits::default(),
+        );
         let handle = Arc::new(Handle::new().map_err(Error::system("making an eventfd"))?);
         let context = Context {
             platform: self.platform.clone(),
@@ -252,6 +362,7 @@ impl Daemon {
                 what: "making a memory quota",
                 source: std::io::Error::other(error),
             })?),
+            gpus: Arc::new(gpus),
         };
         let device = Device::new(id, self.store.clone(), handle.clone(), context)?;
         let ended = self.ended.clone();

@@ -2,7 +2,7 @@
 //!
 //! [`daemon`] sees domains come and go and gives each its device; [`device`] is one device's thread,
 //! which steps the state machine and serves the control ring; [`channels`] the channels of a device and
-//! their workers; [`worker`] one worker process. Nothing that a guest does may end this process: an
+//! their workers; [`worker`] one worker process; [`gpu`] who may use a GPU when. Nothing that a guest does may end this process: an
 //! error ends that guest's channel or device.
 
 pub mod admin;
@@ -11,6 +11,7 @@ pub mod config;
 pub mod cpu;
 pub mod daemon;
 pub mod device;
+pub mod gpu;
 pub mod limits;
 pub mod worker;
 

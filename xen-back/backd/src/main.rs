@@ -4,11 +4,14 @@ use anyhow::Context;
 use clap::Parser;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use vgpu_backd::daemon::{self, Options};
+use vgpu_backd::gpu::Sharing;
 use vgpu_backd::limits::Limits;
 use vgpu_backd::worker::{Launcher, User};
 use vgpu_backd::{Error, config};
+use vgpu_sched::PolicyKind;
 use xen::PlatformSpec;
 
 /// Shares this domain's GPU with guests.
@@ -49,6 +52,14 @@ struct Arguments {
     /// Most pages of 4 KiB that are mapped from all domains together
     #[arg(long, value_name = "PAGES", default_value_t = 196_608)]
     max_pages_total: u32,
+    /// How domains share a GPU; xl-vgpu policy changes it while they run. One of fifo, rr, credit,
+    /// xen-credit, gdev-credit, band, sla-feedback, cosched, augc, fair
+    #[arg(long, value_name = "POLICY", default_value = "fair")]
+    policy: PolicyKind,
+    /// How long a domain's work may keep a GPU without end before its program is ended, from 2 s; without
+    /// this, as long as it likes
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(2..=86400))]
+    longest_turn: Option<u64>,
     /// What to log, as "info" or "vgpu_backd=debug"
     #[arg(
         long,
@@ -98,6 +109,10 @@ fn main() -> anyhow::Result<()> {
         total: Limits {
             channels: arguments.max_channels_total,
             pages: arguments.max_pages_total,
+        },
+        sharing: Sharing {
+            policy: arguments.policy,
+            longest: arguments.longest_turn.map(Duration::from_secs),
         },
     };
     daemon::run(&options, stop.as_fd()).map_err(|error: Error| error.into())

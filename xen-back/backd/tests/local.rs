@@ -326,7 +326,7 @@ impl World {
         BufReader::new(stream).read_line(&mut line).ok()?;
         match serde_json::from_str(&line).ok()? {
             Reply::Listing(listing) => Some(listing),
-            Reply::Error { error } => panic!("{error}"),
+            other => panic!("{other:?}"),
         }
     }
 

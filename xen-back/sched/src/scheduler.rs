@@ -482,7 +482,8 @@ impl Scheduler {
                     account.transfers += u64::from(used.pieces);
                 }
             }
-            account.bytes += used.bytes;
+            // What others say of bytes is not checked.
+            account.bytes = account.bytes.saturating_add(used.bytes);
             domain.tokens -= i128::from(time) * 100;
             if used.pieces > 0 {
                 let piece = time / Nanos::from(used.pieces);
