@@ -154,7 +154,7 @@ impl Bench {
                     continue;
                 };
                 if let Some(turn) = self.turn(channel, Engine::Compute, number) {
-                    let fit = (turn.time_ns / piece).max(1).min(50);
+                    let fit = (turn.time_ns / piece).clamp(1, 50);
                     let pieces = match turn.pieces {
                         0 => fit,
                         most => fit.min(most.into()),

@@ -137,7 +137,7 @@ impl Thread {
                 change,
                 reply,
             } => {
-                let share = arbiter.share(domid).map(|share| change(share));
+                let share = arbiter.share(domid).map(change);
                 if let Some(share) = share {
                     arbiter.update(now, domid, share);
                 }
