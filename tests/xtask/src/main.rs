@@ -8,6 +8,7 @@ mod bench_softcuda;
 mod bundle;
 mod coverage;
 mod demo;
+mod monitor;
 mod setup;
 mod test;
 mod tinygrad;
@@ -31,6 +32,7 @@ enum Command {
     XenTest(xen::TestArguments),
     XenShell(xen::ShellArguments),
     Tinygrad(tinygrad::Arguments),
+    Nvml(monitor::Arguments),
     ApiTable(api::Arguments),
     PtxCoverage(coverage::Arguments),
 }
@@ -45,6 +47,7 @@ fn main() -> Result<()> {
         Command::XenTest(arguments) => xen::test(&arguments),
         Command::XenShell(arguments) => xen::shell(&arguments),
         Command::Tinygrad(arguments) => tinygrad::run(&arguments),
+        Command::Nvml(arguments) => monitor::run(&arguments),
         Command::ApiTable(arguments) => api::run(&arguments),
         Command::PtxCoverage(arguments) => coverage::run(&arguments),
     }

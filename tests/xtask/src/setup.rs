@@ -56,8 +56,11 @@ const CLANG: Tool = Tool {
 const PYTHON: Tool = Tool {
     program: "python3",
     package: "python3 python3-venv",
-    why: "runs tinygrad, in an environment below the target folder",
+    why: "runs tinygrad and NVIDIA's binding of NVML, in an environment below the target folder",
 };
+
+/// What pip installs there.
+const PYTHON_PACKAGES: [&str; 3] = ["tinygrad==0.14.0", "numpy>=2,<3", "nvidia-ml-py==13.615.71"];
 
 const TEST_TOOLS: [Tool; 6] = [
     Tool {
@@ -155,20 +158,20 @@ pub fn kernels() -> Result<()> {
     })
 }
 
-/// Sets up for running Python packages: the demo's tools, Python and a C compiler. Gives the interpreter of an
-/// environment below the target folder that has these packages, each `NAME==VERSION`.
-pub fn python(packages: &[&str]) -> Result<PathBuf> {
+/// Sets up for running third parties' Python programs: the demo's tools, Python and a C compiler. Gives the
+/// interpreter of an environment below the target folder that has [`PYTHON_PACKAGES`].
+pub fn python() -> Result<PathBuf> {
     install(&[&LINKER, &CLANG, &PYTHON])?;
     let folder = crate::bundle::target_folder()?.join("python");
     let python = folder.join("bin/python");
     let stamp = folder.join("xen-vgpu-packages");
-    let wanted = packages.join("\n");
+    let wanted = PYTHON_PACKAGES.join("\n");
     if fs::read_to_string(&stamp).is_ok_and(|had| had == wanted) {
         return Ok(python);
     }
     eprintln!(
         "pip installs {} into {}",
-        packages.join(" and "),
+        PYTHON_PACKAGES.join(", "),
         folder.display()
     );
     let made = Command::new(PYTHON.program)
@@ -179,7 +182,7 @@ pub fn python(packages: &[&str]) -> Result<PathBuf> {
     let installed = Command::new(&python)
         .args(["-m", "pip", "install", "--quiet"])
         .arg("--disable-pip-version-check")
-        .args(packages)
+        .args(PYTHON_PACKAGES)
         .output();
     succeeded("pip install", &installed.context("running pip")?)?;
     fs::write(&stamp, wanted).with_context(|| format!("writing {}", stamp.display()))?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{bundle, setup, tinygrad, xen};
+use crate::{bundle, monitor, setup, tinygrad, xen};
 
 /// Run all tests: formatting, lints, licences, every crate, the model checker, the whole product on the
 /// local platform, and real Xen.
@@ -19,7 +19,7 @@ pub struct Arguments {
 
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     ("formatting", || cargo(&["fmt", "--all", "--check"])),
     ("bundle", || bundle::build().map(|_| ())),
     (
@@ -27,6 +27,7 @@ const STEPS: [Step; 8] = [
         || cargo(&["test", "--workspace", "--release"]),
     ),
     ("tinygrad on softcuda", tinygrad::test),
+    ("NVIDIA's binding of NVML in a guest", monitor::test),
     ("model checking of the queue", model_check),
     ("real Xen", xen::test_default),
     ("lints", || {

@@ -25,9 +25,6 @@ pub struct Arguments {
     json: bool,
 }
 
-/// What pip installs.
-const PACKAGES: [&str; 2] = ["tinygrad==0.14.0", "numpy>=2,<3"];
-
 /// How far a loss may be from the CPU backend's: a part of it, and what is always allowed. Both compute in single
 /// precision, but add in different orders, and training carries the differences on.
 const RELATIVE: f64 = 1e-4;
@@ -65,7 +62,7 @@ struct Line {
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     setup::demo()?;
-    let python = setup::python(&PACKAGES)?;
+    let python = setup::python()?;
     let built = bundle::build()?;
     let mut host = Host::start(&Bundle::at(built.root), Driver::Softcuda)?;
     let guest = host.guest("tinygrad")?;

@@ -1,0 +1,216 @@
+//! What monitors in a guest see through `libnvidia-ml.so.1`, and what that costs the backend.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use vgpu_e2e::{Bundle, Driver, Guest, Host, wait_until};
+
+/// A running nvml-probe.
+struct Probe {
+    child: Child,
+    say: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+impl Probe {
+    fn start(host: &Host, guest: &Guest) -> Result<Probe> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nvml-probe"));
+        host.guest_environment(guest, &mut command);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let say = child.stdin.take().context("no input")?;
+        let answers = BufReader::new(child.stdout.take().context("no output")?).lines();
+        Ok(Probe {
+            child,
+            say,
+            answers,
+        })
+    }
+
+    /// The answer to a command.
+    fn ask(&mut self, command: &str) -> Result<Value> {
+        writeln!(self.say, "{command}")?;
+        let answer = self.answers.next().context("the probe has ended")??;
+        Ok(serde_json::from_str(&answer)?)
+    }
+
+    /// Ends it.
+    fn end(self) -> Result<()> {
+        let Probe { mut child, say, .. } = self;
+        drop(say);
+        ensure!(child.wait()?.success());
+        Ok(())
+    }
+}
+
+fn host() -> Result<Host> {
+    Host::start(&Bundle::find()?, Driver::Softcuda)
+}
+
+/// NVML's text for the bytes that CUDA gives as a UUID.
+fn uuid_text(bytes: &Value) -> Option<String> {
+    let bytes: Option<Vec<u64>> = bytes.as_array()?.iter().map(Value::as_u64).collect();
+    let hex: String = bytes?.iter().map(|byte| format!("{byte:02x}")).collect();
+    let groups = [0..8, 8..12, 12..16, 16..20, 20..32].map(|at| hex[at].to_owned());
+    Some(format!("GPU-{}", groups.join("-")))
+}
+
+#[test]
+fn nvml_and_cuda_agree_on_every_device() -> Result<()> {
+    let mut host = host()?;
+    let guest = host.guest("watched")?;
+    let mut probe = Probe::start(&host, &guest)?;
+    assert_eq!(probe.ask("init")?, 0);
+    let (nvml, cuda) = (probe.ask("nvml")?, probe.ask("cuda")?);
+    assert_eq!(nvml["codes"], json!([0, 0, 0]), "{nvml}");
+    assert_eq!(cuda["codes"], json!([0, 0, 0]), "{cuda}");
+    assert_eq!(nvml["cuda"], cuda["cuda"]);
+    assert_eq!(nvml["driver"], "570.26");
+    let devices = |of: &Value| of["devices"].as_array().cloned().context("no devices");
+    let (nvml, cuda) = (devices(&nvml)?, devices(&cuda)?);
+    assert_eq!(nvml.len(), cuda.len());
+    assert!(!nvml.is_empty());
+    for (index, (nvml, cuda)) in nvml.iter().zip(&cuda).enumerate() {
+        assert_eq!(nvml["codes"], json!([0, 0, 0, 0, 0, 0]), "{nvml}");
+        assert_eq!(cuda["codes"], json!([0, 0, 0, 0]), "{cuda}");
+        assert_eq!(nvml["found"], json!([0, 0, 0, 0]), "{nvml}");
+        assert_eq!(nvml["same"], json!([true, true, true, true]), "{nvml}");
+        assert_eq!(nvml["index"], index);
+        for same in ["name", "place", "capability", "total"] {
+            assert_eq!(nvml[same], cuda[same], "{same}");
+        }
+        assert_eq!(nvml["uuid"].as_str(), uuid_text(&cuda["uuid"]).as_deref());
+        // NVML writes eight digits of the domain, CUDA four.
+        let pci = nvml["pci"].as_str().context("no address")?;
+        assert_eq!(cuda["pci"].as_str(), Some(pci[4..].to_lowercase().as_str()));
+    }
+    probe.end()?;
+    host.destroy(guest)?;
+    host.check_clean()
+}
+
+#[test]
+fn wrong_use_is_told_apart_and_the_unknown_is_not_supported() -> Result<()> {
+    let mut host = host()?;
+    let guest = host.guest("misused")?;
+    let mut probe = Probe::start(&host, &guest)?;
+    assert_eq!(probe.ask("init")?, 0);
+    let (invalid, unsupported, not_found, too_small, version) = (2, 3, 6, 7, 25);
+    assert_eq!(
+        probe.ask("wrong")?,
+        json!({
+            "name into null": invalid,
+            "name into 1 byte": too_small,
+            "untouched": true,
+            "memory into null": invalid,
+            "memory without a version": version,
+            "no device": invalid,
+            "a wild device": invalid,
+            "index 99": invalid,
+            "another UUID": not_found,
+            "no PCI address": invalid,
+            "temperature": unsupported,
+            "temperature of a wild device": invalid,
+            "power": unsupported,
+            "MIG": unsupported,
+            "a field": [0, unsupported],
+            "a negative number of fields": invalid,
+            "clearing the ECC counts": unsupported,
+        })
+    );
+    probe.end()?;
+    host.destroy(guest)?;
+    host.check_clean()
+}
+
+#[test]
+fn a_channel_lasts_from_the_first_init_to_the_last_shutdown() -> Result<()> {
+    let mut host = host()?;
+    let guest = host.guest("counted")?;
+    let workers = |host: &Host, count: usize| {
+        wait_until(&format!("there are {count} workers"), || {
+            Ok(host.workers()?.len() == count)
+        })
+    };
+    let mut probe = Probe::start(&host, &guest)?;
+    let (uninitialized, driver_not_loaded) = (1, 9);
+    assert_eq!(probe.ask("shutdown")?, uninitialized);
+    assert_eq!(probe.ask("memory")?["nvml"]["code"], uninitialized);
+    assert_eq!(host.workers()?.len(), 0);
+    assert_eq!(probe.ask("init")?, 0);
+    assert_eq!(probe.ask("init")?, 0);
+    workers(&host, 1)?;
+    assert_eq!(probe.ask("shutdown")?, 0);
+    assert_eq!(probe.ask("nvml")?["codes"], json!([0, 0, 0]));
+    workers(&host, 1)?;
+    assert_eq!(probe.ask("shutdown")?, 0);
+    workers(&host, 0)?;
+    assert_eq!(probe.ask("shutdown")?, uninitialized);
+    // And again, as libraries in one program do. CUDA has a channel of its own.
+    assert_eq!(probe.ask("init")?, 0);
+    assert_eq!(probe.ask("cuda")?["codes"], json!([0, 0, 0]));
+    workers(&host, 2)?;
+    assert_eq!(probe.ask("shutdown")?, 0);
+    workers(&host, 1)?;
+    assert_eq!(probe.ask("alloc 4096")?[0], 0);
+    probe.end()?;
+    workers(&host, 0)?;
+    // Without a device there is no NVML either.
+    let mut probe = Probe::start(&host, &guest)?;
+    host.destroy(guest)?;
+    assert_eq!(probe.ask("init")?, driver_not_loaded);
+    assert_eq!(probe.ask("shutdown")?, uninitialized);
+    probe.end()?;
+    host.check_clean()
+}
+
+#[test]
+fn a_child_that_is_forked_after_nvml_has_both_libraries() -> Result<()> {
+    let mut host = host()?;
+    let guest = host.guest("forking")?;
+    let mut probe = Probe::start(&host, &guest)?;
+    assert_eq!(probe.ask("init")?, 0);
+    let count = probe.ask("nvml")?["devices"]
+        .as_array()
+        .context("no devices")?
+        .len();
+    for _ in 0..2 {
+        assert_eq!(probe.ask("fork")?, count);
+    }
+    // The parent's is as it was.
+    assert_eq!(probe.ask("nvml")?["codes"], json!([0, 0, 0]));
+    wait_until("the children's workers have ended", || {
+        Ok(host.workers()?.len() == 1)
+    })?;
+    assert_eq!(probe.ask("shutdown")?, 0);
+    wait_until("the parent's worker has ended", || {
+        Ok(host.workers()?.is_empty())
+    })?;
+    probe.end()?;
+    host.destroy(guest)?;
+    host.check_clean()
+}
+
+#[test]
+fn a_monitor_outlives_its_worker() -> Result<()> {
+    let mut host = host()?;
+    let guest = host.guest("patient")?;
+    let mut probe = Probe::start(&host, &guest)?;
+    assert_eq!(probe.ask("init")?, 0);
+    let before = probe.ask("nvml")?;
+    let worker = *host.workers()?.first().context("no worker")?;
+    let pid = rustix::process::Pid::from_raw(worker).context("no process id")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+    wait_until("the worker is gone", || {
+        Ok(!host.workers()?.contains(&worker))
+    })?;
+    assert_eq!(probe.ask("nvml")?, before);
+    assert_eq!(host.workers()?.len(), 1);
+    assert_eq!(probe.ask("shutdown")?, 0);
+    probe.end()?;
+    host.destroy(guest)?;
+    host.check_clean()
+}
