@@ -59,19 +59,28 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// Its work is on a GPU or will be next.
-    pub fn enter(&self) {
-        self.now.fetch_add(1, Ordering::Relaxed);
-        self.since.store(true, Ordering::Relaxed);
-    }
-
-    /// It has ended there. Once for each [`Presence::enter`].
-    pub fn leave(&self) {
-        self.now.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    fn look(&self) -> bool {
+    /// Whether it has had since the last look.
+    pub(crate) fn look(&self) -> bool {
         self.since.swap(false, Ordering::Relaxed) || self.now.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// A domain's work is on one GPU or next there, until this is dropped.
+#[derive(Debug)]
+pub struct Visit(Arc<Presence>);
+
+impl Visit {
+    /// From now on.
+    pub fn begin(presence: Arc<Presence>) -> Visit {
+        presence.now.fetch_add(1, Ordering::Relaxed);
+        presence.since.store(true, Ordering::Relaxed);
+        Visit(presence)
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -129,11 +138,11 @@ pub struct Options {
     pub boosts: PathBuf,
 }
 
-/// The thread, from [`Cpu::start`] until it is dropped.
+/// The thread, from [`Cpu::start`] until [`Cpu::stop`] or until it is dropped.
 #[derive(Debug)]
 pub struct Cpu {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Debug)]
@@ -213,7 +222,7 @@ impl Cpu {
             .map_err(crate::Error::system("starting a thread"))?;
         Ok(Cpu {
             shared,
-            thread: Some(thread),
+            thread: Mutex::new(Some(thread)),
         })
     }
 
@@ -262,6 +271,18 @@ impl Cpu {
         self.shared.wake.wake();
     }
 
+    /// Undoes what is raised, and asks no more.
+    pub fn stop(&self) {
+        self.shared.lock().stop = true;
+        self.shared.wake.wake();
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that asks the hypervisor has failed");
+        }
+    }
+
     /// What asking has cost so far.
     pub fn costs(&self) -> Costs {
         self.shared.lock().costs
@@ -270,13 +291,7 @@ impl Cpu {
 
 impl Drop for Cpu {
     fn drop(&mut self) {
-        self.shared.lock().stop = true;
-        self.shared.wake.wake();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that asks the hypervisor has failed");
-        }
+        self.stop();
     }
 }
 
@@ -363,8 +378,13 @@ impl Sampler {
             if weights {
                 let start = Instant::now();
                 asked = hypervisor.parameters(domid).map(|parameters| {
-                    known.state.weight = self.boosts.own_weight(domid, parameters.weight).into();
-                    known.state.cap = parameters.cap.map(u32::from);
+                    let weight = self.boosts.own_weight(domid, parameters.weight).into();
+                    let cap = parameters.cap.map(u32::from);
+                    if (weight, cap) != (known.state.weight, known.state.cap) {
+                        tracing::info!(%domid, weight, cap, "weight under the hypervisor's scheduler");
+                    }
+                    known.state.weight = weight;
+                    known.state.cap = cap;
                 });
                 costs.weights.add(start.elapsed());
             }
@@ -800,22 +820,21 @@ mod tests {
         let presence = cpu.insert(WEB, "u-web");
         cpu.need(Need::Weights).unwrap();
         expect(&told, |states| states.len() == 1);
-        presence.enter();
+        let visit = Visit::begin(presence.clone());
         machine.wait(WEB, 384);
         assert!(machine.file().exists());
         for _ in 0..3 {
             cpu.need(Need::Weights).unwrap();
             expect(&told, |states| states[0].1.weight == 256);
         }
-        presence.leave();
+        drop(visit);
         machine.wait(WEB, 256);
         assert_eq!(machine.weight(DB), 256);
-        presence.enter();
+        let _visit = Visit::begin(presence.clone());
         machine.wait(WEB, 384);
         cpu.remove(WEB);
         machine.wait(WEB, 256);
-        let again = cpu.insert(WEB, "u-web");
-        again.enter();
+        let _visit = Visit::begin(cpu.insert(WEB, "u-web"));
         machine.wait(WEB, 384);
         drop(cpu);
         assert_eq!(machine.weight(WEB), 256, "undone at the end");
@@ -824,29 +843,30 @@ mod tests {
 
     #[test]
     fn a_visit_between_two_looks_is_seen() {
-        let presence = Presence::default();
+        let presence = Arc::<Presence>::default();
         assert!(!presence.look());
-        presence.enter();
-        presence.leave();
+        drop(Visit::begin(presence.clone()));
         assert!(presence.look());
         assert!(!presence.look());
-        presence.enter();
+        let one = Visit::begin(presence.clone());
+        let other = Visit::begin(presence.clone());
+        drop(one);
         assert!(presence.look());
         assert!(presence.look());
+        drop(other);
+        assert!(!presence.look());
     }
 
     #[test]
     fn a_weight_that_somebody_sets_meanwhile_is_theirs() {
         let machine = Machine::new();
         let (cpu, told) = machine.start(Some(100));
-        let [web, db] = [cpu.insert(WEB, "u-web"), cpu.insert(DB, "u-db")];
-        web.enter();
-        db.enter();
+        let presences = [cpu.insert(WEB, "u-web"), cpu.insert(DB, "u-db")];
+        let visits = presences.map(Visit::begin);
         machine.wait(WEB, 512);
         machine.wait(DB, 512);
         machine.schedule(|schedule| schedule.domain_mut(WEB).weight = 300);
-        web.leave();
-        db.leave();
+        drop(visits);
         machine.wait(DB, 256);
         drop(cpu);
         assert_eq!(machine.weight(WEB), 300);
@@ -854,8 +874,7 @@ mod tests {
         drop(told);
         let (cpu, told) = machine.start(Some(100));
         cpu.need(Need::Weights).unwrap();
-        let web = cpu.insert(WEB, "u-web");
-        web.enter();
+        let _visit = Visit::begin(cpu.insert(WEB, "u-web"));
         machine.wait(WEB, 600);
         machine.schedule(|schedule| schedule.domain_mut(WEB).weight = 100);
         expect(&told, |states| {
@@ -877,7 +896,7 @@ mod tests {
         });
         let cpu = Cpu::start(machine.options(Some(50)), &[], sink).unwrap();
         cpu.need(Need::Weights).unwrap();
-        cpu.insert(WEB, "u-web").enter();
+        let _visit = Visit::begin(cpu.insert(WEB, "u-web"));
         machine.wait(WEB, 384);
         cpu.insert(DB, "u-db");
         machine.schedule(|schedule| schedule.domain_mut(DB).weight = 77);
@@ -897,9 +916,8 @@ mod tests {
                 boosts: dir.join("boost.json"),
             };
             let cpu = Cpu::start(options, &[], Box::new(|_| ())).unwrap();
-            cpu.insert(WEB, "u-web").enter();
-            cpu.insert(DB, "u-db").enter();
-            cpu.insert(DomId(3), "u-three").enter();
+            let domains = [(WEB, "u-web"), (DB, "u-db"), (DomId(3), "u-three")];
+            let _visits = domains.map(|(domid, uuid)| Visit::begin(cpu.insert(domid, uuid)));
             std::thread::sleep(PATIENCE);
             return;
         }
@@ -936,7 +954,7 @@ mod tests {
         let machine = Machine::new();
         std::fs::create_dir_all(machine.file().with_extension("new")).unwrap();
         let (cpu, told) = machine.start(Some(50));
-        cpu.insert(WEB, "u-web").enter();
+        let _visit = Visit::begin(cpu.insert(WEB, "u-web"));
         cpu.need(Need::States).unwrap();
         // Several looks, each of which would boost.
         for _ in 0..5 {

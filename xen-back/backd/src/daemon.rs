@@ -8,6 +8,7 @@ use crate::Error;
 use crate::admin::{Admin, Service};
 use crate::channels::Context;
 use crate::config;
+use crate::cpu::{self, Cpu, Need};
 use crate::device::{Device, Handle, Order};
 use crate::gpu::{Gpu, Membership, Recording, Sharing, recording};
 use crate::limits::{Account, Limits};
@@ -48,6 +49,10 @@ pub struct Options {
     pub total: Limits,
     /// How GPUs are shared.
     pub sharing: Sharing,
+    /// By how many percent a domain's weight under the hypervisor's scheduler is raised while its work is on a GPU.
+    pub cpu_boost: Option<u32>,
+    /// Where raised weights are written down.
+    pub cpu_boosts: PathBuf,
 }
 
 #[derive(Debug)]
@@ -77,6 +82,7 @@ struct Daemon {
     actors: BTreeMap<DeviceId, Actor>,
     registry: Registry,
     gpus: Vec<Arc<Gpu>>,
+    cpu: Arc<Cpu>,
     /// The domains that were seen and given what they are due: number and UUID, as numbers come again.
     seen: BTreeSet<(DomId, String)>,
 }
@@ -95,11 +101,17 @@ pub fn run(options: &Options, stop: BorrowedFd<'_>) -> Result<(), Error> {
     let gpu =
         Gpu::start(0, "", &options.sharing).map_err(Error::system("starting a GPU's thread"))?;
     let gpus = vec![Arc::new(gpu)];
+    let cpu = Arc::new(ask_hypervisor(options, &store, &gpus)?);
+    let _undo = Undo(cpu.clone());
     let admin = {
         let end = end.clone();
+        let policy = options.sharing.policy;
+        let policies = gpus.iter().map(|gpu| (gpu.number(), policy)).collect();
         let tools = Tools {
             registry: registry.clone(),
             gpus: gpus.clone(),
+            cpu: cpu.clone(),
+            policies: Mutex::new(policies),
         };
         std::thread::Builder::new()
             .name("admin".into())
@@ -120,6 +132,7 @@ pub fn run(options: &Options, stop: BorrowedFd<'_>) -> Result<(), Error> {
         actors: BTreeMap::new(),
         registry,
         gpus,
+        cpu,
         seen: BTreeSet::new(),
     };
     let result = daemon.serve(stop);
@@ -131,11 +144,47 @@ pub fn run(options: &Options, stop: BorrowedFd<'_>) -> Result<(), Error> {
     result
 }
 
+/// Has raised weights undone when the daemon ends, by a panic too, whoever else still has the [`Cpu`].
+struct Undo(Arc<Cpu>);
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// Starts to ask the hypervisor for what the policy needs of it.
+fn ask_hypervisor(options: &Options, store: &Store, gpus: &[Arc<Gpu>]) -> Result<Cpu, Error> {
+    let living: Vec<_> = keys::list_domains(store)?
+        .into_iter()
+        .map(|domain| (domain.domid, domain.uuid))
+        .collect();
+    let told = gpus.to_vec();
+    let sink = move |states: &[(DomId, vgpu_sched::CpuState)]| {
+        for (domid, state) in states {
+            for gpu in &told {
+                gpu.cpu(domid.0, *state);
+            }
+        }
+    };
+    let cpu = cpu::Options {
+        platform: options.platform.clone(),
+        boost: options.cpu_boost,
+        boosts: options.cpu_boosts.clone(),
+    };
+    let cpu = Cpu::start(cpu, &living, Box::new(sink))?;
+    cpu.need(Need::of(options.sharing.policy))?;
+    Ok(cpu)
+}
+
 /// What tools can have.
 #[derive(Debug)]
 struct Tools {
     registry: Registry,
     gpus: Vec<Arc<Gpu>>,
+    cpu: Arc<Cpu>,
+    /// The policy of each GPU.
+    policies: Mutex<BTreeMap<u32, PolicyKind>>,
 }
 
 impl Service for Tools {
@@ -183,14 +232,20 @@ impl Tools {
         if let (Some(gpu), None) = (gpu, gpus.peek()) {
             return Err(format!("there is no GPU {gpu}"));
         }
+        let mut policies = self.policies.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut chosen = policies.clone();
+        let gpus: Vec<_> = gpus.collect();
+        chosen.extend(gpus.iter().map(|gpu| (gpu.number(), kind)));
+        let need = chosen.values().copied().map(Need::of).max();
+        self.cpu
+            .need(need.unwrap_or_default())
+            .map_err(|error| format!("the policy stays as it is: {error}"))?;
         for gpu in gpus {
             tracing::info!(gpu = gpu.number(), policy, "another policy is in force");
             gpu.switch(kind);
         }
-        let lacks = self.stats()?.gpus.into_iter().map(|gpu| gpu.lacks);
-        Ok(Done {
-            done: lacks.max().unwrap_or_default(),
-        })
+        *policies = chosen;
+        Ok(Done::default())
     }
 
     fn set(&self, domid: u16, change: ShareChange) -> Result<Done, String> {
@@ -352,6 +407,12 @@ impl Daemon {
             Share::default(),
             vgpu_sched::Limits::default(),
         );
+        let uuid = self.seen.iter().find(|(domid, _)| *domid == id.frontend);
+        let uuid = uuid.map_or("", |(_, uuid)| uuid.as_str());
+        let presence = self.cpu.insert(id.frontend, uuid);
+        for gpu in &self.gpus {
+            gpu.presence(id.frontend.0, presence.clone());
+        }
         let handle = Arc::new(Handle::new().map_err(Error::system("making an eventfd"))?);
         let context = Context {
             platform: self.platform.clone(),
@@ -408,6 +469,9 @@ impl Daemon {
                 && actor.thread.join().is_err()
             {
                 tracing::error!(device = %id, "the device's thread has failed");
+            }
+            if !self.actors.keys().any(|left| left.frontend == id.frontend) {
+                self.cpu.remove(id.frontend);
             }
         }
     }

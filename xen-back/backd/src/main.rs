@@ -60,6 +60,10 @@ struct Arguments {
     /// this, as long as it likes
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(2..=86400))]
     longest_turn: Option<u64>,
+    /// Raise a domain's weight under Xen's scheduler by so much while its work is on a GPU or next there, so that its
+    /// programs are there when it ends; without this, leave it
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    cpu_boost: Option<u32>,
     /// What to log, as "info" or "vgpu_backd=debug"
     #[arg(
         long,
@@ -114,6 +118,8 @@ fn main() -> anyhow::Result<()> {
             policy: arguments.policy,
             longest: arguments.longest_turn.map(Duration::from_secs),
         },
+        cpu_boost: arguments.cpu_boost,
+        cpu_boosts: arguments.run_dir.join("boost.json"),
     };
     daemon::run(&options, stop.as_fd()).map_err(|error: Error| error.into())
 }

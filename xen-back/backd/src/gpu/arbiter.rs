@@ -6,6 +6,7 @@
 
 use super::Sentence;
 use super::record::Recorder;
+use crate::cpu::{Presence, Visit};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use vgpu_protocol::admin::{DomainStats, GpuStats};
@@ -118,6 +119,10 @@ struct Domain {
     /// How long it has had the GPU to itself.
     alone: Nanos,
     overdue: u64,
+    /// What the hypervisor said of it last.
+    cpu: Option<CpuState>,
+    /// Who is told whether its work is on the GPU.
+    presence: Option<Arc<Presence>>,
 }
 
 /// A channel's ask for a turn that is not answered yet.
@@ -234,6 +239,8 @@ pub(super) struct Arbiter {
     recorders: Vec<Recorder>,
     /// The hypervisor has told of processors.
     cpu_known: bool,
+    /// Domains whose work is on the GPU or next there, and that want to be told.
+    here: BTreeMap<DomainId, Visit>,
     started: Nanos,
     ticked: Nanos,
 }
@@ -261,6 +268,7 @@ impl Arbiter {
             owner: None,
             recorders: Vec::new(),
             cpu_known: false,
+            here: BTreeMap::new(),
             started: now,
             ticked: now,
         }
@@ -290,6 +298,8 @@ impl Arbiter {
             active: 0,
             alone: 0,
             overdue: 0,
+            cpu: None,
+            presence: None,
         };
         self.ids.insert(domid, id);
         self.domains.insert(id, domain);
@@ -322,6 +332,7 @@ impl Arbiter {
         self.ids.remove(&domid);
         self.domains.remove(&id);
         self.active.remove(&id);
+        self.here.remove(&id);
         if self.owner.is_some_and(|(owner, _)| owner == id) {
             self.owner = None;
         }
@@ -357,15 +368,41 @@ impl Arbiter {
         let Some(&id) = self.ids.get(&domid) else {
             return;
         };
+        let Some(domain) = self.domains.get_mut(&id) else {
+            return;
+        };
+        if domain.cpu.replace(state) == Some(state) {
+            return;
+        }
         self.cpu_known = true;
         for track in &mut self.tracks {
             track.scheduler.cpu(now, id, state);
         }
-        self.tell(&Entry::Cpu {
-            at_ns: now,
-            domid: domid.into(),
-            state,
-        });
+        self.tell_cpu(now, id);
+    }
+
+    /// Who is told from now on whether a domain's work is on the GPU or next there.
+    pub fn presence(&mut self, domid: u16, presence: Arc<Presence>) {
+        let id = self.ids.get(&domid);
+        if let Some(domain) = id.and_then(|id| self.domains.get_mut(id)) {
+            domain.presence = Some(presence);
+        }
+    }
+
+    /// Tells who is on the GPU or next there: whose turns go on, and whoever has it to itself and uses it.
+    fn tell_presences(&mut self) {
+        let owner = self.owner.map(|(owner, _)| owner);
+        let owner = owner.filter(|owner| self.active.contains(owner));
+        let flights = self.tracks.iter().flat_map(|track| track.flights.values());
+        let here: BTreeSet<DomainId> = flights.map(|flight| flight.domain).chain(owner).collect();
+        self.here.retain(|id, _| here.contains(id));
+        for id in here {
+            if !self.here.contains_key(&id)
+                && let Some(presence) = self.domains.get(&id).and_then(|it| it.presence.as_ref())
+            {
+                self.here.insert(id, Visit::begin(presence.clone()));
+            }
+        }
     }
 
     /// Another policy from now on.
@@ -485,6 +522,7 @@ impl Arbiter {
         for engine in Engine::ALL {
             next = next.min(self.decide(now, engine));
         }
+        self.tell_presences();
         next.min(self.next_judgement()).max(now.saturating_add(1))
     }
 
@@ -843,10 +881,11 @@ impl Arbiter {
         };
         let alone = alone.filter(|id| {
             // A cap binds even where nobody else wants the GPU.
-            let free = self
-                .domains
-                .get(id)
-                .is_some_and(|domain| domain.share.cap.is_none());
+            let free = self.domains.get(id).is_some_and(|domain| {
+                let cpu = domain.cpu.and_then(|cpu| cpu.cap);
+                let capped = self.policy == PolicyKind::XenCredit && cpu.is_some();
+                domain.share.cap.is_none() && !capped
+            });
             free && self
                 .tracks
                 .iter()
@@ -1020,6 +1059,19 @@ impl Arbiter {
         self.recorders.push(recorder);
         for id in self.domains.keys().copied().collect::<Vec<_>>() {
             self.tell_share(now, id);
+            self.tell_cpu(now, id);
+        }
+    }
+
+    fn tell_cpu(&mut self, now: Nanos, id: DomainId) {
+        if let Some(domain) = self.domains.get(&id)
+            && let Some(state) = domain.cpu
+        {
+            self.tell(&Entry::Cpu {
+                at_ns: now,
+                domid: domain.domid.into(),
+                state,
+            });
         }
     }
 
@@ -1051,7 +1103,8 @@ impl Arbiter {
             self.drain(now, key, &mut reports);
         }
         self.book(now, reports);
-        let lacks = match self.policy.needs_hypervisor() && !self.cpu_known {
+        let blind = self.policy.needs_hypervisor() && !self.cpu_known;
+        let lacks = match blind && !self.ids.is_empty() {
             true => format!(
                 "{} needs what the hypervisor says of domains' processors, and it does not say",
                 self.policy

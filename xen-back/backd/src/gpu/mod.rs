@@ -13,6 +13,7 @@ mod thread;
 
 pub use record::{Recorder, Recording, recording};
 
+use crate::cpu::Presence;
 use arbiter::{Arbiter, Key};
 use std::collections::VecDeque;
 use std::io;
@@ -58,6 +59,7 @@ enum Order {
         reply: Sender<Option<Share>>,
     },
     Cpu(u16, CpuState),
+    Presence(u16, Arc<Presence>),
     Switch(PolicyKind),
     AddChannel {
         key: Key,
@@ -255,6 +257,11 @@ impl Gpu {
     /// What the hypervisor says of a domain.
     pub fn cpu(&self, domid: u16, state: CpuState) {
         self.shared.give(Order::Cpu(domid, state));
+    }
+
+    /// Who is told from now on whether a domain's work is on the GPU or next there.
+    pub fn presence(&self, domid: u16, presence: Arc<Presence>) {
+        self.shared.give(Order::Presence(domid, presence));
     }
 
     /// Another policy from now on. What waits and what runs stays.

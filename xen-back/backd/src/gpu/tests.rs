@@ -605,6 +605,112 @@ fn a_policy_says_what_it_lacks() {
     assert_eq!(bench.arbiter.stats(bench.now).lacks, "");
 }
 
+#[test]
+fn the_hypervisors_weights_are_kept_and_a_capped_domain_is_never_let_loose() {
+    let mut bench = Bench::new(PolicyKind::XenCredit, None);
+    let state = |weight, cap| CpuState {
+        weight,
+        cap,
+        ..CpuState::default()
+    };
+    for (domid, cpu) in [
+        (1, state(256, None)),
+        (2, state(512, None)),
+        (3, state(256, Some(50))),
+    ] {
+        bench.domain(domid, Share::default());
+        bench.arbiter.cpu(bench.now, domid, cpu);
+    }
+    let channels = [bench.channel(1), bench.channel(2), bench.channel(3)];
+    let pairs = [
+        (channels[0], 20 * MILLISECOND),
+        (channels[1], 20 * MILLISECOND),
+    ];
+    let ratio = |bench: &mut Bench| {
+        let log = bench.contend(&pairs, 20 * SECOND);
+        had(&log, channels[1]) as f64 / had(&log, channels[0]) as f64
+    };
+    let before = ratio(&mut bench);
+    assert!((before - 2.0).abs() < 0.05, "{before}");
+    bench.arbiter.cpu(bench.now, 1, state(1024, None));
+    let after = ratio(&mut bench);
+    assert!((after - 0.5).abs() < 0.02, "{after}");
+    // Alone, one without a cap needs no turns; one whose cap binds does.
+    bench.wait(SECOND);
+    bench.stir(channels[0]);
+    assert!(bench.worker(channels[0]).is_open());
+    bench.wait(SECOND);
+    bench.stir(channels[2]);
+    bench.wait(SECOND);
+    bench.stir(channels[2]);
+    assert!(!bench.worker(channels[2]).is_open());
+    bench.arbiter.switch(bench.now, PolicyKind::Fair);
+    bench.stir(channels[2]);
+    assert!(bench.worker(channels[2]).is_open());
+}
+
+#[test]
+fn what_the_hypervisor_says_is_recorded_when_it_is_news() {
+    use vgpu_sched::trace::Entry;
+    let mut bench = Bench::new(PolicyKind::XenCredit, None);
+    bench.domain(1, Share::default());
+    let state = |weight| CpuState {
+        weight,
+        ..CpuState::default()
+    };
+    bench.arbiter.cpu(bench.now, 1, state(300));
+    let (recorder, recording) = recording();
+    bench.arbiter.record(bench.now, recorder);
+    for weight in [300, 300, 400, 400] {
+        bench.arbiter.cpu(bench.now, 1, state(weight));
+    }
+    let weights: Vec<u32> = std::iter::from_fn(|| recording.next(Duration::ZERO))
+        .filter_map(|entry| match entry {
+            Entry::Cpu { state, .. } => Some(state.weight),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(weights, [300, 400]);
+}
+
+#[test]
+fn a_domains_presence_is_told() {
+    let mut bench = Bench::new(PolicyKind::Fair, None);
+    let presences = [Arc::<Presence>::default(), Arc::default()];
+    for (domid, presence) in [1, 2].into_iter().zip(&presences) {
+        bench.domain(domid, Share::default());
+        bench.arbiter.presence(domid, presence.clone());
+    }
+    let channels = [bench.channel(1), bench.channel(2)];
+    let here = || presences.each_ref().map(|presence| presence.look());
+    assert_eq!(here(), [false, false]);
+    // One has it to itself while it wants it.
+    let number = bench.ask(channels[0], Engine::Compute, 1);
+    assert_eq!(here(), [true, false]);
+    let report = bench.batch(Engine::Compute, number, 0, 1);
+    bench.report(channels[0], report);
+    bench.wait(2 * SECOND);
+    here();
+    assert!(bench.worker(channels[0]).is_open());
+    assert_eq!(here(), [false, false]);
+    // With others, while it has turns.
+    let numbers = channels.map(|channel| bench.ask(channel, Engine::Compute, 1));
+    here();
+    assert_eq!(here(), [true, true], "on the device, and next there");
+    for (channel, number) in channels.into_iter().zip(numbers) {
+        bench.now += MILLISECOND;
+        let report = bench.batch(Engine::Compute, number, MILLISECOND, 1);
+        bench.report(channel, report);
+    }
+    here();
+    assert_eq!(here(), [false, false]);
+    // It goes while it is there.
+    bench.ask(channels[1], Engine::Compute, 1);
+    bench.arbiter.remove_domain(bench.now, 2);
+    here();
+    assert_eq!(here(), [false, false]);
+}
+
 // ------------------------------------------------------------------- on the real clock and threads
 
 /// A worker that does what it is told, with a device that all share: a lock that is held for a while.

@@ -145,6 +145,7 @@ impl Thread {
                 let _ = reply.send(share);
             }
             Order::Cpu(domid, state) => arbiter.cpu(now, domid, state),
+            Order::Presence(domid, presence) => arbiter.presence(domid, presence),
             Order::Switch(policy) => arbiter.switch(now, policy),
             Order::AddChannel {
                 key,
