@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::time::Duration;
-use vgpu_protocol::admin::{Command, GpuStats, ShareChange, Stats};
+use vgpu_protocol::admin::{AskStats, Command, GpuStats, HypervisorStats, ShareChange, Stats};
 
 /// How often `stats --watch` looks.
 const WATCH: Duration = Duration::from_secs(1);
@@ -115,11 +115,32 @@ pub fn record(context: &Context, seconds: u32, out: Option<&Path>) -> Result<(),
 
 /// For people: a line for each GPU, and under it one for each domain.
 fn shown(stats: &Stats) -> String {
-    let texts: Vec<String> = stats.gpus.iter().map(gpu).collect();
+    let mut texts: Vec<String> = stats.gpus.iter().map(gpu).collect();
+    texts.extend(stats.hypervisor.as_ref().map(hypervisor));
     match texts.is_empty() {
         true => "no GPUs".into(),
         false => texts.join("\n\n"),
     }
+}
+
+fn hypervisor(stats: &HypervisorStats) -> String {
+    let asked = |what, asked: &AskStats| {
+        let micros = |ns: u64| ns as f64 / 1e3;
+        format!(
+            "{} {what}, {:.1} µs each, {:.1} µs at most",
+            asked.samples,
+            micros(asked.mean_ns),
+            micros(asked.longest_ns)
+        )
+    };
+    let mut text = format!(
+        "asked the hypervisor for {}",
+        asked("weights", &stats.weights)
+    );
+    if stats.states.samples > 0 {
+        text.push_str(&format!("; {}", asked("processors' states", &stats.states)));
+    }
+    text
 }
 
 fn gpu(gpu: &GpuStats) -> String {
@@ -223,6 +244,14 @@ mod tests {
                     ..GpuStats::default()
                 },
             ],
+            hypervisor: Some(HypervisorStats {
+                weights: AskStats {
+                    samples: 40,
+                    mean_ns: 1_500,
+                    longest_ns: 20_000,
+                },
+                states: AskStats::default(),
+            }),
         };
         let text = shown(&stats);
         assert!(!text.contains('\x1b'), "{text:?}");
@@ -239,6 +268,14 @@ mod tests {
             lines[3],
             "db\u{fffd}[2J 4 256 40% 5 ms 1.234 s 0.000 s 50.0% 0.000 s 7 0 5 0.000 s"
         );
-        assert_eq!(lines[5..], ["GPU 1 (soft): policy fifo", "no domains"]);
+        assert_eq!(
+            lines[5..],
+            [
+                "GPU 1 (soft): policy fifo",
+                "no domains",
+                "",
+                "asked the hypervisor for 40 weights, 1.5 µs each, 20.0 µs at most"
+            ]
+        );
     }
 }

@@ -119,6 +119,29 @@ pub struct ChannelInfo {
 pub struct Stats {
     /// In the order of their numbers.
     pub gpus: Vec<GpuStats>,
+    /// What asking the hypervisor has cost, if it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hypervisor: Option<HypervisorStats>,
+}
+
+/// What asking the hypervisor has cost, since backd started.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HypervisorStats {
+    /// For a domain's weight and cap.
+    pub weights: AskStats,
+    /// For the states of all virtual processors of a domain.
+    pub states: AskStats,
+}
+
+/// What asking one thing of one domain has cost.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AskStats {
+    /// How often it was asked.
+    pub samples: u64,
+    /// How long an answer takes, in nanoseconds: the mean.
+    pub mean_ns: u64,
+    /// How long the slowest took, in nanoseconds.
+    pub longest_ns: u64,
 }
 
 /// One GPU, since backd started.
@@ -227,6 +250,7 @@ mod tests {
                     domains: vec![DomainStats::default()],
                     ..GpuStats::default()
                 }],
+                hypervisor: Some(HypervisorStats::default()),
             }),
             Reply::Done(Done::default()),
             Reply::Recorded(Recorded::default()),

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use vgpu_hypervisor::Hypervisor;
+use vgpu_protocol::admin::{AskStats, HypervisorStats};
 use vgpu_protocol::wait::{Wake, wait_any};
 use vgpu_sched::{CpuState, PolicyKind};
 use xen::{DomId, PlatformSpec};
@@ -85,7 +86,7 @@ impl Drop for Visit {
 }
 
 /// What asking one thing of one domain has cost so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     /// How often it was asked.
     pub samples: u64,
@@ -116,7 +117,7 @@ impl Cost {
 }
 
 /// What asking the hypervisor has cost so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Costs {
     /// A domain's weight and cap.
     pub weights: Cost,
@@ -286,6 +287,20 @@ impl Cpu {
     /// What asking has cost so far.
     pub fn costs(&self) -> Costs {
         self.shared.lock().costs
+    }
+
+    /// The same for tools; `None` if nothing was asked.
+    pub fn stats(&self) -> Option<HypervisorStats> {
+        let costs = self.costs();
+        let stats = |cost: Cost| AskStats {
+            samples: cost.samples,
+            mean_ns: cost.mean_ns(),
+            longest_ns: cost.longest_ns,
+        };
+        (costs != Costs::default()).then(|| HypervisorStats {
+            weights: stats(costs.weights),
+            states: stats(costs.states),
+        })
     }
 }
 

@@ -222,6 +222,7 @@ impl Tools {
         });
         Ok(Stats {
             gpus: gpus.collect::<Result<_, _>>()?,
+            hypervisor: self.cpu.stats(),
         })
     }
 
