@@ -25,6 +25,8 @@ pub const MAGIC: u32 = u32::from_le_bytes(*b"VGPG");
 pub const VERSION: u32 = 1;
 /// Reports that fit in a gate.
 pub const REPORTS: u32 = 256;
+/// How old shares may be before they count as none, in nanoseconds.
+const SHARES_LAST_NS: u64 = 1_500_000_000;
 /// Pages of 4096 bytes of a gate.
 pub const GATE_PAGES: u32 = size_of::<Page>().div_ceil(PAGE_SIZE) as u32;
 
@@ -135,6 +137,8 @@ struct Page {
     open: AtomicU32,
     launches: AtomicU32,
     quantum_ns: AtomicU64,
+    shares: [AtomicU32; 2],
+    shares_ns: AtomicU64,
     turns: [TurnWords; 2],
     work: [WorkWords; 2],
     produced: Line,
@@ -314,6 +318,15 @@ impl GateBack {
         self.shared.page().launches.store(limit, Ordering::Relaxed);
     }
 
+    /// Tells what part of each engine the channel's domain has had in the last second, in thousandths.
+    pub fn set_shares(&self, now: u64, shares: [u32; 2]) {
+        let page = self.shared.page();
+        for (word, share) in page.shares.iter().zip(shares) {
+            word.store(share, Ordering::Relaxed);
+        }
+        page.shares_ns.store(now, Ordering::Relaxed);
+    }
+
     /// The worker's wish for a turn of an engine, if it has one that is not answered. It has one at most.
     pub fn asked(&self, engine: Engine) -> Option<Ask> {
         let work = self.shared.page().work(engine);
@@ -461,6 +474,18 @@ impl GateWorker {
         self.shared.page().launches.load(Ordering::Relaxed)
     }
 
+    /// What part of each engine the domain has had in the last second, in thousandths. vgpu-backd tells it
+    /// while it has something to tell, and for a second longer.
+    pub fn shares(&self, now: u64) -> [u32; 2] {
+        let page = self.shared.page();
+        if now.saturating_sub(page.shares_ns.load(Ordering::Relaxed)) > SHARES_LAST_NS {
+            return [0; 2];
+        }
+        page.shares
+            .each_ref()
+            .map(|word| word.load(Ordering::Relaxed).min(1000))
+    }
+
     /// Begins a batch without a turn; [`Self::end`] ends it. `false`, and nothing begun, if the gate is closed.
     pub fn begin(&self, engine: Engine) -> bool {
         let page = self.shared.page();
@@ -606,6 +631,8 @@ mod tests {
         assert_eq!(offset_of!(Page, open), 8);
         assert_eq!(offset_of!(Page, launches), 12);
         assert_eq!(offset_of!(Page, quantum_ns), 16);
+        assert_eq!(offset_of!(Page, shares), 24);
+        assert_eq!(offset_of!(Page, shares_ns), 32);
         assert_eq!(offset_of!(Page, turns), 64);
         assert_eq!(offset_of!(TurnWords, pieces), 4);
         assert_eq!(offset_of!(TurnWords, time_ns), 8);
@@ -631,6 +658,17 @@ mod tests {
         assert_eq!((worker.quantum_ns(), worker.launches()), (4_000_000, 32));
         back.close();
         assert!(!worker.is_open() && !back.is_open());
+    }
+
+    #[test]
+    fn shares_are_told_for_a_while() {
+        const SECOND: u64 = 1_000_000_000;
+        let (back, worker) = pair();
+        assert_eq!(worker.shares(100 * SECOND), [0, 0]);
+        back.set_shares(100 * SECOND, [250, 2000]);
+        assert_eq!(worker.shares(100 * SECOND), [250, 1000]);
+        assert_eq!(worker.shares(101 * SECOND), [250, 1000]);
+        assert_eq!(worker.shares(102 * SECOND), [0, 0]);
     }
 
     #[test]

@@ -741,6 +741,19 @@ impl Arbiter {
         for key in stuck {
             self.sentence(key);
         }
+        for domain in self.domains.values_mut() {
+            let shares = domain.windows.each_mut().map(|window| {
+                // At most 1: no more than 1000.
+                (window.share(now) * 1000.0).round() as u32
+            });
+            for channel in domain
+                .channels
+                .iter()
+                .filter_map(|key| self.channels.get(key))
+            {
+                channel.gate.set_shares(now, shares);
+            }
+        }
         self.hot
             .retain(|_, last| now.saturating_sub(*last) < SLOW_TICK);
         self.recorders.retain(Recorder::is_taken);

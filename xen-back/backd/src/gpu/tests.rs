@@ -249,6 +249,26 @@ fn whoever_is_alone_has_an_open_gate_and_is_accounted() {
 }
 
 #[test]
+fn every_channel_of_a_domain_is_told_its_share_and_nobody_elses() {
+    let mut bench = Bench::new(PolicyKind::Fair, None);
+    bench.domain(1, weight(256));
+    bench.domain(2, weight(256));
+    let (busy, monitor, other) = (bench.channel(1), bench.channel(1), bench.channel(2));
+    let number = bench.ask(busy, Engine::Compute, 1);
+    bench.wait(200 * MILLISECOND);
+    let report = bench.batch(Engine::Compute, number, 200 * MILLISECOND, 1);
+    bench.report(busy, report);
+    bench.wait(300 * MILLISECOND);
+    let shares = |bench: &Bench, index| bench.worker(index).shares(bench.now);
+    assert_eq!(shares(&bench, monitor), [200, 0]);
+    assert_eq!(shares(&bench, busy), [200, 0]);
+    assert_eq!(shares(&bench, other), [0, 0]);
+    // It passes with the second.
+    bench.wait(3 * SECOND);
+    assert_eq!(shares(&bench, monitor), [0, 0]);
+}
+
+#[test]
 fn a_newcomer_closes_the_gate_and_waits_for_what_was_begun() {
     let mut bench = Bench::new(PolicyKind::Fair, None);
     bench.domain(1, Share::default());
