@@ -47,6 +47,8 @@ pub struct Grant {
     pub pieces: u32,
     /// The device time that it may use; [`Nanos::MAX`] if only `pieces` bounds it.
     pub turn: Nanos,
+    /// What it is expected to take.
+    pub estimate: Nanos,
 }
 
 /// What to do now.
@@ -403,6 +405,7 @@ impl Scheduler {
             id,
             pieces,
             turn,
+            estimate,
         })
     }
 

@@ -183,6 +183,8 @@ pub struct Outcome {
     pub backlogged: Vec<Nanos>,
     /// From each request to its start on the device.
     pub waits: Vec<Nanos>,
+    /// Requests that still waited when it went.
+    pub unserved: u64,
 }
 
 /// The life of a piece of work.
@@ -192,8 +194,12 @@ pub struct Ran {
     pub domain: u32,
     /// When it was asked for.
     pub arrived: Nanos,
+    /// When it was let on.
+    pub granted: Nanos,
     /// With which grant of its engine: pieces let on together share it.
     pub turn: u64,
+    /// What that grant was expected to take.
+    pub estimate: Nanos,
     /// When it was on the device.
     pub start: Nanos,
     /// When it had ended. May lie beyond the experiment's end.
@@ -452,7 +458,8 @@ impl<'e> Simulation<'e> {
         let window = self.experiment.window;
         spread(&mut outcome.backlogged, window, domain.wants_since, until);
         let device = &mut self.devices[domain.device as usize];
-        device.waiting -= domain.requests.len() as u64;
+        outcome.unserved = domain.requests.len() as u64;
+        device.waiting -= outcome.unserved;
         domain.requests.clear();
         domain.device
     }
@@ -554,7 +561,9 @@ impl<'e> Simulation<'e> {
                 self.results.ran.push(Ran {
                     domain: index,
                     arrived,
+                    granted: now,
                     turn: grant.number,
+                    estimate: grant.estimate,
                     start,
                     end,
                 });

@@ -4,13 +4,14 @@
 //! with the least tag goes on, for one turn. The virtual time v is the tag of whoever went on last, and a domain
 //! that comes back from idling continues at max(its tag, v): idling saves nothing up. A tag moves by what was
 //! expected when work goes on, and by the rest when it has ended and its time is known: who overran pays by
-//! waiting, who was overrated gets the difference back. For two domains that want the device from t₁ to t₂,
-//! with S what each has of it in that time and l the longest that each has on it at once:
+//! waiting, who was overrated gets the difference back. For any two domains that have work waiting all the while
+//! from t₁ to t₂, with S the device time that each has in it and l the longest that each is let on with at once:
 //!
-//! > |S₁/w₁ − S₂/w₂| ≤ (l₁ + b₁)/w₁ + (l₂ + b₂)/w₂
+//! > |S₁/w₁ − S₂/w₂| ≤ (l₁ + x₁)/w₁ + (l₂ + x₂)/w₂, x = b + k + lead + 2e
 //!
-//! (Goyal, Vin, Cheng: Start-time fair queuing, SIGCOMM 1996, theorem 1, where b is 0.) The device takes two turns
-//! at once so that it is never idle between them; l counts both where the first takes longer than expected.
+//! With x = 0 this is theorem 1 of Goyal, Vin, Cheng: Start-time fair queuing, SIGCOMM 1996. x is what this departs
+//! from it by on purpose: b and k are below; the next is let on [`lead`](crate::Settings::lead) before the device is
+//! idle; and e is by how much more or less than expected a domain's work took, as a tag learns that only in the end.
 //!
 //! *Latency targets.* A domain that has one goes on before all others when it comes back, the one whose target is
 //! due first before those due later, as long as its tag is at most b/w ahead of the least: b is [`BORROW`] for
@@ -21,10 +22,9 @@
 //! ready at the moment of a decision, and would lose to one long kernel after another. If it usually comes back
 //! at once and its tag is the least, the device is kept for it: until twice the time that it usually takes, and
 //! never for more than [`RETURN`]. (Gdev's BAND waits 500 µs.) All such waits together are at most one
-//! [`WAIT_PART`]th of the time and [`WAIT_SAVED`]. Such a domain is not idle in between: it keeps its tag, as far
-//! as that is no further behind v than the longest that anybody had on the device in the last seconds (so b
-//! has that added for a domain that came back at once just before t₁). Otherwise somebody always runs if
-//! anybody wants to.
+//! [`WAIT_PART`]th of the time and [`WAIT_SAVED`]. Such a domain was not idle in between: it keeps its tag, but no
+//! further behind v than k/w, with k the longest that anybody had on the device at once in the last seconds (0 for
+//! who was away for longer than [`RETURN`]). Otherwise somebody always runs if anybody wants to.
 
 use std::collections::BTreeSet;
 
