@@ -214,7 +214,7 @@ wire {
     134 ContextCreate Wait { context: Id<Context>, flags: u32, device: i32 } -> {};
     /// Destroys a context and all that it holds.
     135 ContextDestroy Wait { context: Id<Context> } -> {};
-    /// What the domain may have and has of a device's memory, in bytes; for NVML, which has no context.
+    /// What the domain may have of a device's memory, what it has, and the difference, in bytes; without a context.
     136 DeviceMemory Wait { device: i32 } -> { total: u64, free: u64, used: u64 };
 
     /// Appends to the image of a module that is about to be loaded.

@@ -172,10 +172,13 @@ impl Host {
 
     /// Makes a domain that is named in domains.d, and starts its frontd.
     pub fn guest(&mut self, name: &str) -> Result<Guest> {
-        fs::write(
-            self.folder.path().join(format!("domains.d/{name}.toml")),
-            "",
-        )?;
+        self.guest_described(name, "")
+    }
+
+    /// The same with a description of what it is to have.
+    pub fn guest_described(&mut self, name: &str, description: &str) -> Result<Guest> {
+        let file = self.folder.path().join(format!("domains.d/{name}.toml"));
+        fs::write(file, description)?;
         let mut guest = self.domain(name)?;
         self.start_frontd(&mut guest)?;
         Ok(guest)

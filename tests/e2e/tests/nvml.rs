@@ -92,6 +92,58 @@ fn nvml_and_cuda_agree_on_every_device() -> Result<()> {
     host.check_clean()
 }
 
+/// Device 0's memory as NVML has it: total, free, used.
+fn memory(answer: &Value) -> Result<[u64; 3]> {
+    let memory = &answer["nvml"];
+    ensure!(memory["code"] == 0, "{answer}");
+    let number = |name: &str| memory[name].as_u64().context("not a number");
+    Ok([number("total")?, number("free")?, number("used")?])
+}
+
+#[test]
+fn a_monitor_sees_what_all_programs_of_its_domain_have_and_no_others() -> Result<()> {
+    const MIB: u64 = 1 << 20;
+    let mut host = host()?;
+    let guests = [host.guest("measured")?, host.guest("neighbour")?];
+    let [mut monitor, mut program, mut other] = [
+        Probe::start(&host, &guests[0])?,
+        Probe::start(&host, &guests[0])?,
+        Probe::start(&host, &guests[1])?,
+    ];
+    for probe in [&mut monitor, &mut program, &mut other] {
+        assert_eq!(probe.ask("init")?, 0);
+    }
+    for probe in [&mut program, &mut other] {
+        assert_eq!(probe.ask("cuda")?["codes"], json!([0, 0, 0]));
+    }
+    let [total, free, used] = memory(&monitor.ask("memory")?)?;
+    assert_eq!([used, free], [0, total]);
+    let allocated = program.ask(&format!("alloc {}", 64 * MIB))?;
+    assert_eq!(allocated[0], 0);
+    assert_eq!(other.ask(&format!("alloc {}", 16 * MIB))?[0], 0);
+    for probe in [&mut monitor, &mut program] {
+        let with = memory(&probe.ask("memory")?)?;
+        assert_eq!(with, [total, total - 64 * MIB, 64 * MIB]);
+    }
+    assert_eq!(memory(&other.ask("memory")?)?[2], 16 * MIB);
+    let freed = program.ask(&format!("free {}", allocated[1]))?;
+    assert_eq!(freed, json!([0, 0]));
+    assert_eq!(memory(&monitor.ask("memory")?)?, [total, total, 0]);
+    // What a program does not free goes with it.
+    assert_eq!(program.ask(&format!("alloc {}", 8 * MIB))?[0], 0);
+    assert_eq!(memory(&monitor.ask("memory")?)?[2], 8 * MIB);
+    program.end()?;
+    wait_until("the program's memory is free", || {
+        Ok(memory(&monitor.ask("memory")?)?[2] == 0)
+    })?;
+    monitor.end()?;
+    other.end()?;
+    for guest in guests {
+        host.destroy(guest)?;
+    }
+    host.check_clean()
+}
+
 #[test]
 fn wrong_use_is_told_apart_and_the_unknown_is_not_supported() -> Result<()> {
     let mut host = host()?;

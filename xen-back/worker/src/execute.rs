@@ -384,29 +384,18 @@ impl Executor {
         })
     }
 
-    /// The driver tells its memory to a context only: the primary one, which costs nothing more where the
-    /// program has it already.
-    fn device_memory(&mut self, device: i32) -> Answer<reply::DeviceMemory> {
-        let driver = &self.driver;
-        let mut context: Handle = ptr::null_mut();
+    /// By the account alone: the driver tells what is free to a context only, and of all domains.
+    fn device_memory(&self, device: i32) -> Answer<reply::DeviceMemory> {
+        let mut total = 0;
         // SAFETY: the place outlives the call; the driver checks the ordinal.
-        unsafe { driver.cuDevicePrimaryCtxRetain(&mut context, device) }.ok()?;
-        let (mut free, mut total) = (0usize, 0usize);
-        // SAFETY: the context is the one just taken, and current no longer than this; both places outlive
-        // the call.
-        let told = unsafe {
-            driver.cuCtxPushCurrent_v2(context).ok().and_then(|()| {
-                let told = driver.cuMemGetInfo_v2(&mut free, &mut total).ok();
-                driver.cuCtxPopCurrent_v2(&mut context).ok().and(told)
-            })
-        };
-        // SAFETY: gives back what was taken above.
-        let _ = unsafe { driver.cuDevicePrimaryCtxRelease_v2(device) };
-        told?;
+        unsafe { self.driver.cuDeviceTotalMem_v2(&mut total, device) }.ok()?;
+        let gpu = ordinal(device);
+        let (_, total) = self.memory.seen(gpu, 0, total);
+        let (total, used) = (total as u64, self.memory.used(gpu));
         Ok(reply::DeviceMemory {
-            total: total as u64,
-            free: free as u64,
-            used: total.saturating_sub(free) as u64,
+            total,
+            free: total.saturating_sub(used),
+            used,
         })
     }
 

@@ -157,7 +157,7 @@ answered {
     nvmlDeviceGetPciInfoExt(device: nvmlDevice_t, pci: *mut nvmlPciInfoExt_t);
     /// The highest clock of the processors and of the memory, in MHz, as the device's attributes say.
     nvmlDeviceGetMaxClockInfo(device: nvmlDevice_t, type_: nvmlClockType_t, clock: *mut c_uint);
-    /// The domain's memory on the device: its quota, what it uses, what it can still have.
+    /// The domain's memory on the device: its quota (else the device's memory), what all its programs have allocated, the difference.
     nvmlDeviceGetMemoryInfo(device: nvmlDevice_t, memory: *mut nvmlMemory_t);
     /// The same; nothing is reserved.
     nvmlDeviceGetMemoryInfo_v2(device: nvmlDevice_t, memory: *mut nvmlMemory_v2_t);
