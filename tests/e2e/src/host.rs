@@ -65,6 +65,8 @@ pub fn gpu() -> Driver {
 pub struct Host {
     folder: TempDir,
     driver: Driver,
+    /// More of backd's command line.
+    pub backd_options: Vec<String>,
     xen: Option<Daemon>,
     backd: Option<Daemon>,
 }
@@ -107,6 +109,11 @@ pub struct Channel {
 impl Host {
     /// Starts the platform and backd.
     pub fn start(bundle: &Bundle, driver: Driver) -> Result<Host> {
+        Host::start_with(bundle, driver, &[])
+    }
+
+    /// The same, with more of backd's command line.
+    pub fn start_with(bundle: &Bundle, driver: Driver, options: &[&str]) -> Result<Host> {
         let folder = tempfile::Builder::new().prefix("xen-vgpu-").tempdir()?;
         // Workers and programs of other users come in here.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
@@ -121,6 +128,7 @@ impl Host {
         let mut host = Host {
             folder,
             driver,
+            backd_options: options.iter().map(|option| (*option).to_owned()).collect(),
             xen: None,
             backd: None,
         };
@@ -155,7 +163,8 @@ impl Host {
             .arg("--run-dir")
             .arg(self.run_dir())
             .arg("--driver")
-            .arg(driver);
+            .arg(driver)
+            .args(&self.backd_options);
         self.backd = Some(Daemon::start("vgpu-backd", &mut backd, &self.logs())?);
         self.wait("backd answers", |h| Ok(h.devices().is_ok()))
     }
