@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::{Context, backd, domain, note, print, printable};
 use comfy_table::{CellAlignment, Table, presets};
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{LineWriter, Write};
 use std::path::Path;
 use std::time::Duration;
 use vgpu_protocol::admin::{AskStats, Command, GpuStats, HypervisorStats, ShareChange, Stats};
@@ -89,7 +89,7 @@ pub fn set(context: &Context, wanted: &str, share: ShareChange) -> Result<(), Fa
 pub fn record(context: &Context, seconds: u32, out: Option<&Path>) -> Result<(), Failure> {
     let recorded = match out {
         None => {
-            let mut out = BufWriter::new(std::io::stdout().lock());
+            let mut out = LineWriter::new(std::io::stdout().lock());
             let recorded = backd::record(&context.socket, seconds, |line| writeln!(out, "{line}"));
             out.flush().map_err(Failure::Output)?;
             recorded
@@ -99,7 +99,7 @@ pub fn record(context: &Context, seconds: u32, out: Option<&Path>) -> Result<(),
                 path: path.to_owned(),
                 source,
             };
-            let mut out = BufWriter::new(File::create(path).map_err(fail)?);
+            let mut out = LineWriter::new(File::create(path).map_err(fail)?);
             let recorded = backd::record(&context.socket, seconds, |line| writeln!(out, "{line}"));
             out.flush().map_err(fail)?;
             recorded

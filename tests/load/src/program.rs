@@ -12,10 +12,10 @@ use std::thread;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::Parser as _;
-use cudarc::driver::sys::{CUctx_flags, CUevent_flags};
+use cudarc::driver::sys::{self, CUctx_flags, CUevent_flags};
 use cudarc::driver::{
     CudaContext, CudaEvent, CudaFunction, CudaSlice, CudaStream, DevicePtr as _, LaunchConfig,
-    PushKernelArg as _,
+    PushKernelArg as _, result,
 };
 use cudarc::nvrtc::Ptx;
 use rustix::thread::clock_nanosleep_absolute;
@@ -138,13 +138,19 @@ struct Seen {
 
 impl Device {
     fn open(ordinal: u16) -> Result<Device> {
+        result::init().context("there is no CUDA driver that starts")?;
+        let number = result::device::get(ordinal.into())
+            .with_context(|| format!("there is no device {ordinal}"))?;
+        let flags = CUctx_flags::CU_CTX_SCHED_BLOCKING_SYNC as u32;
+        // Before the context is made: not every driver lets the flags of one be changed.
+        // SAFETY: the driver is initialised, and the device is one of its own.
+        unsafe { sys::cuDevicePrimaryCtxSetFlags_v2(number, flags) }
+            .result()
+            .context("asking for waits that block")?;
         let context = CudaContext::new(ordinal.into())
             .with_context(|| format!("device {ordinal} cannot be used"))?;
         // SAFETY: there is one stream, so no slice is used in two of them.
         unsafe { context.disable_event_tracking() };
-        context
-            .set_flags(CUctx_flags::CU_CTX_SCHED_BLOCKING_SYNC)
-            .context("asking for waits that block")?;
         let stream = context.new_stream().context("making a stream")?;
         let module = context
             .load_module(Ptx::from_src(PTX))
