@@ -88,21 +88,21 @@ auto {
     /// Free and total bytes of device memory.
     20 cuMemGetInfo_v2 ("cuMemGetInfo", 3020) Wait (free: Out<usize>, total: Out<usize>);
     /// Fills device memory with a byte.
-    21 cuMemsetD8_v2 ("cuMemsetD8", 3020) Post (dstDevice: Val<u64>, uc: Val<u8>, N: Val<usize>);
+    21 cuMemsetD8_v2 ("cuMemsetD8", 3020) Post (dstDevice: Val<u64>, uc: Val<u8>, N: Span<1>);
     /// Fills device memory with a 16-bit value.
-    22 cuMemsetD16_v2 ("cuMemsetD16", 3020) Post (dstDevice: Val<u64>, us: Val<u16>, N: Val<usize>);
+    22 cuMemsetD16_v2 ("cuMemsetD16", 3020) Post (dstDevice: Val<u64>, us: Val<u16>, N: Span<2>);
     /// Fills device memory with a 32-bit value.
-    23 cuMemsetD32_v2 ("cuMemsetD32", 3020) Post (dstDevice: Val<u64>, ui: Val<u32>, N: Val<usize>);
+    23 cuMemsetD32_v2 ("cuMemsetD32", 3020) Post (dstDevice: Val<u64>, ui: Val<u32>, N: Span<4>);
     /// Fills device memory with a byte, in a stream.
-    24 cuMemsetD8Async ("cuMemsetD8Async", 3020) Post (dstDevice: Val<u64>, uc: Val<u8>, N: Val<usize>, hStream: Use<Stream>);
+    24 cuMemsetD8Async ("cuMemsetD8Async", 3020) Post (dstDevice: Val<u64>, uc: Val<u8>, N: Span<1>, hStream: Use<Stream>);
     /// Fills device memory with a 16-bit value, in a stream.
-    25 cuMemsetD16Async ("cuMemsetD16Async", 3020) Post (dstDevice: Val<u64>, us: Val<u16>, N: Val<usize>, hStream: Use<Stream>);
+    25 cuMemsetD16Async ("cuMemsetD16Async", 3020) Post (dstDevice: Val<u64>, us: Val<u16>, N: Span<2>, hStream: Use<Stream>);
     /// Fills device memory with a 32-bit value, in a stream.
-    26 cuMemsetD32Async ("cuMemsetD32Async", 3020) Post (dstDevice: Val<u64>, ui: Val<u32>, N: Val<usize>, hStream: Use<Stream>);
+    26 cuMemsetD32Async ("cuMemsetD32Async", 3020) Post (dstDevice: Val<u64>, ui: Val<u32>, N: Span<4>, hStream: Use<Stream>);
     /// Copies between two places of device memory.
-    27 cuMemcpyDtoD_v2 ("cuMemcpyDtoD", 3020) Post (dstDevice: Val<u64>, srcDevice: Val<u64>, ByteCount: Val<usize>);
+    27 cuMemcpyDtoD_v2 ("cuMemcpyDtoD", 3020) Post (dstDevice: Val<u64>, srcDevice: Val<u64>, ByteCount: Span<1>);
     /// Copies between two places of device memory, in a stream.
-    28 cuMemcpyDtoDAsync_v2 ("cuMemcpyDtoDAsync", 3020) Post (dstDevice: Val<u64>, srcDevice: Val<u64>, ByteCount: Val<usize>, hStream: Use<Stream>);
+    28 cuMemcpyDtoDAsync_v2 ("cuMemcpyDtoDAsync", 3020) Post (dstDevice: Val<u64>, srcDevice: Val<u64>, ByteCount: Span<1>, hStream: Use<Stream>);
 
     /// Creates a stream.
     40 cuStreamCreate ("cuStreamCreate", 2000) Post (phStream: New<Stream>, Flags: Val<u32>);
@@ -181,17 +181,17 @@ auto {
     418 cuCtxResetPersistingL2Cache ("cuCtxResetPersistingL2Cache", 11000) Wait ();
 
     /// Fills rows of device memory with a byte.
-    420 cuMemsetD2D8_v2 ("cuMemsetD2D8", 3020) Post (dstDevice: Val<u64>, dstPitch: Val<usize>, uc: Val<u8>, Width: Val<usize>, Height: Val<usize>);
+    420 cuMemsetD2D8_v2 ("cuMemsetD2D8", 3020) Post (dstDevice: Val<u64>, dstPitch: Val<usize>, uc: Val<u8>, Width: Span<1>, Height: Span<1>);
     /// Fills rows of device memory with a 16-bit value.
-    421 cuMemsetD2D16_v2 ("cuMemsetD2D16", 3020) Post (dstDevice: Val<u64>, dstPitch: Val<usize>, us: Val<u16>, Width: Val<usize>, Height: Val<usize>);
+    421 cuMemsetD2D16_v2 ("cuMemsetD2D16", 3020) Post (dstDevice: Val<u64>, dstPitch: Val<usize>, us: Val<u16>, Width: Span<2>, Height: Span<1>);
     /// Fills rows of device memory with a 32-bit value.
-    422 cuMemsetD2D32_v2 ("cuMemsetD2D32", 3020) Post (dstDevice: Val<u64>, dstPitch: Val<usize>, ui: Val<u32>, Width: Val<usize>, Height: Val<usize>);
+    422 cuMemsetD2D32_v2 ("cuMemsetD2D32", 3020) Post (dstDevice: Val<u64>, dstPitch: Val<usize>, ui: Val<u32>, Width: Span<4>, Height: Span<1>);
     /// Fills rows of device memory with a byte, in a stream.
-    423 cuMemsetD2D8Async ("cuMemsetD2D8Async", 3020) Post (dstDevice: Val<u64>, dstPitch: Val<usize>, uc: Val<u8>, Width: Val<usize>, Height: Val<usize>, hStream: Use<Stream>);
+    423 cuMemsetD2D8Async ("cuMemsetD2D8Async", 3020) Post (dstDevice: Val<u64>, dstPitch: Val<usize>, uc: Val<u8>, Width: Span<1>, Height: Span<1>, hStream: Use<Stream>);
     /// Fills rows of device memory with a 16-bit value, in a stream.
-    424 cuMemsetD2D16Async ("cuMemsetD2D16Async", 3020) Post (dstDevice: Val<u64>, dstPitch: Val<usize>, us: Val<u16>, Width: Val<usize>, Height: Val<usize>, hStream: Use<Stream>);
+    424 cuMemsetD2D16Async ("cuMemsetD2D16Async", 3020) Post (dstDevice: Val<u64>, dstPitch: Val<usize>, us: Val<u16>, Width: Span<2>, Height: Span<1>, hStream: Use<Stream>);
     /// Fills rows of device memory with a 32-bit value, in a stream.
-    425 cuMemsetD2D32Async ("cuMemsetD2D32Async", 3020) Post (dstDevice: Val<u64>, dstPitch: Val<usize>, ui: Val<u32>, Width: Val<usize>, Height: Val<usize>, hStream: Use<Stream>);
+    425 cuMemsetD2D32Async ("cuMemsetD2D32Async", 3020) Post (dstDevice: Val<u64>, dstPitch: Val<usize>, ui: Val<u32>, Width: Span<4>, Height: Span<1>, hStream: Use<Stream>);
 }
 wire {
     /// The version of CUDA that the backend's driver implements.

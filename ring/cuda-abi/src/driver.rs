@@ -5,7 +5,7 @@
 
 use crate::{
     C, CuResult, End, Event, Function, Handle, HostFn, IpcHandle, MemLocation, Module, New, Opt,
-    Out, Stream, StreamCallback, Use, Uuid, Val,
+    Out, Span, Stream, StreamCallback, Use, Uuid, Val,
 };
 use std::ffi::{c_char, c_void};
 use std::path::{Path, PathBuf};

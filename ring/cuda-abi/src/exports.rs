@@ -44,7 +44,7 @@ macro_rules! export_functions {
         mod exports {
             use super::api;
             use std::ffi::{c_char, c_void};
-            use $crate::{C, Context, CuResult, End, Event, Function, Handle, HostFn, IpcHandle, MemLocation, Module, New, Opt, Out, Stream, StreamCallback, Use, Uuid, Val};
+            use $crate::{C, Context, CuResult, End, Event, Function, Handle, HostFn, IpcHandle, MemLocation, Module, New, Opt, Out, Span, Stream, StreamCallback, Use, Uuid, Val};
             $(
                 $(#[$adoc])+
                 #[unsafe(no_mangle)]

@@ -96,6 +96,9 @@ pub trait Param {
 
 /// A value that the caller passes in.
 pub struct Val<T>(PhantomData<T>);
+/// How many values of so many bytes the function writes to device memory, or one factor of it: a function
+/// with such a parameter gives the device work.
+pub struct Span<const BYTES: usize>;
 /// A place that the function fills.
 pub struct Out<T>(PhantomData<T>);
 /// A place that the function fills unless it is null.
@@ -109,6 +112,9 @@ pub struct End<K>(PhantomData<K>);
 
 impl<T: Copy> Param for Val<T> {
     type C = T;
+}
+impl<const BYTES: usize> Param for Span<BYTES> {
+    type C = usize;
 }
 impl<T> Param for Out<T> {
     type C = *mut T;

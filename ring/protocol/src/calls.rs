@@ -6,8 +6,8 @@
 
 use crate::codec::{Bytes, Codec, DecodeError, Id, Payload, Range, Reader, messages};
 use cuda_abi::{
-    Context, CuResult, End, Event, Function, Kind, Module, New, Opt, Out, Param, Stream, Use, Uuid,
-    Val, Wire,
+    Context, CuResult, End, Event, Function, Kind, Module, New, Opt, Out, Param, Span, Stream, Use,
+    Uuid, Val, Wire,
 };
 
 messages! {
@@ -39,6 +39,10 @@ pub trait Travel: Param {
 }
 impl<T: Copy + Codec + std::fmt::Debug + PartialEq> Travel for Val<T> {
     type Req = T;
+    type Rep = ();
+}
+impl<const BYTES: usize> Travel for Span<BYTES> {
+    type Req = usize;
     type Rep = ();
 }
 impl<T: Copy + Codec + std::fmt::Debug + PartialEq> Travel for Out<T> {

@@ -14,7 +14,7 @@ use crate::{
     end::{End, LOOK, reason},
     layout::{RingId, WANTS_ANSWER},
     memory::Pages,
-    ring::{self, Consumer, Head, Producer},
+    ring::{self, Consumer, Head, Producer, Visible},
     sync::{Mutex, Ordering, lock},
 };
 
@@ -171,6 +171,17 @@ impl Back {
         }
     }
 
+    /// Polls until there is a submission, at most so long, and returns whether there is. Cheap: it only looks
+    /// at an index of the front's, and does not judge it.
+    pub fn stirs(&self, within: Duration) -> bool {
+        SpinPolicy { poll: within }.until(|| self.incoming.consumer.stirs(), || false, None)
+    }
+
+    /// A view of the submissions that wait, for a thread that carries one out.
+    pub fn backlog(&self) -> Backlog {
+        Backlog(self.incoming.consumer.visible())
+    }
+
     /// The arena, to look up what submissions refer to.
     pub fn arena(&self) -> Arena {
         self.shared.end.pages.arena()
@@ -235,6 +246,17 @@ impl fmt::Debug for Back {
             .field("last", &self.incoming.last)
             .field("failure", &self.failure)
             .finish_non_exhaustive()
+    }
+}
+
+/// The submissions that wait behind the one that was taken last.
+#[derive(Debug)]
+pub struct Backlog(Visible);
+
+impl Backlog {
+    /// How many, up to a limit. It is what the front says: good for an estimate.
+    pub fn count(&self, limit: u32) -> u32 {
+        self.0.count(limit)
     }
 }
 

@@ -49,7 +49,7 @@ mod sync;
 mod wait;
 
 pub use arena::Staged;
-pub use back::{Back, Completer, Submission};
+pub use back::{Back, Backlog, Completer, Submission};
 pub use end::reason;
 pub use error::Error;
 pub use front::Front;

@@ -7,8 +7,9 @@ use crate::{
     Error, Ticket,
     layout::{RECORD_HEADER_BYTES, RingId, Word, max_payload},
     memory::{Pages, Track},
-    sync::{Ordering, fence},
+    sync::{AtomicU32, Ordering, fence},
 };
+use std::sync::Arc;
 
 /// Bytes that a payload of `len` takes in a ring.
 fn record_bytes(len: u32) -> u32 {
@@ -155,6 +156,8 @@ pub(crate) struct Consumer {
     cons: u32,
     /// Up to here records are taken; at or after `cons`.
     read: u32,
+    /// The same, for [`Visible`].
+    seen: Arc<AtomicU32>,
     /// The peer's last checked `prod`.
     prod: u32,
 }
@@ -168,7 +171,19 @@ impl Consumer {
             pages,
             cons: 0,
             read: 0,
+            seen: Arc::new(AtomicU32::new(0)),
             prod: 0,
+        }
+    }
+
+    /// A view of what was published and not taken.
+    pub(crate) fn visible(&self) -> Visible {
+        Visible {
+            track: self.pages.track(self.ring),
+            pages: self.pages.clone(),
+            ring: self.ring,
+            bytes: self.bytes,
+            read: Arc::clone(&self.seen),
         }
     }
 
@@ -227,6 +242,7 @@ impl Consumer {
         }
         buf.truncate(len as usize);
         self.read = position;
+        self.seen.store(position, Ordering::Relaxed);
         Ok(Some(Head {
             ticket,
             flags: (first >> 32) as u32,
@@ -250,6 +266,38 @@ impl Consumer {
             .word(self.ring.cons())
             .store(self.cons, Ordering::Release);
         (old, self.cons)
+    }
+}
+
+/// What the peer has published and the consumer not taken: to plan by, not to believe.
+#[derive(Debug)]
+pub(crate) struct Visible {
+    pages: Pages,
+    track: Track,
+    ring: RingId,
+    bytes: u32,
+    read: Arc<AtomicU32>,
+}
+
+impl Visible {
+    /// Records, at most `limit`. Whatever the peer writes, it looks at no more than that and at nothing but
+    /// the ring.
+    pub(crate) fn count(&self, limit: u32) -> u32 {
+        let mut position = self.read.load(Ordering::Relaxed);
+        // Acquire: who sees the index sees the records.
+        let prod = self.pages.word(self.ring.prod()).load(Ordering::Acquire);
+        let mut left = prod.wrapping_sub(position);
+        let mut count = 0;
+        while count < limit && left >= RECORD_HEADER_BYTES && left <= self.bytes {
+            let len = self.track.load(position & !7) as u32;
+            if len > max_payload(self.bytes) || record_bytes(len) > left {
+                break;
+            }
+            position = position.wrapping_add(record_bytes(len));
+            left -= record_bytes(len);
+            count += 1;
+        }
+        count
     }
 }
 
@@ -299,6 +347,7 @@ mod tests {
         (producer.prod, producer.cons) = (start, start);
         let mut consumer = Consumer::new(pages.clone(), ring);
         (consumer.prod, consumer.read, consumer.cons) = (start, start, start);
+        consumer.seen.store(start, Ordering::Relaxed);
         (pages, producer, consumer)
     }
 
@@ -423,6 +472,7 @@ mod tests {
             let (pages, _, mut consumer) = halves(RingId::Completion, start);
             pages.word(Word::CqProd).store(start.wrapping_add(lie), Ordering::Relaxed);
             consumer.track.store(start, len.into());
+            prop_assert!(consumer.visible().count(300) <= 256);
             let mut buf = Vec::new();
             match consumer.take(&mut buf) {
                 Ok(None) => prop_assert_eq!(lie, 0),
@@ -435,6 +485,22 @@ mod tests {
                     lie > 4096 || lie % 8 != 0 || len > 1024 || record_bytes(len) > lie
                 ),
             }
+        }
+    }
+
+    #[test]
+    fn records_that_are_not_taken_are_counted() {
+        for start in [0, u32::MAX - 1023] {
+            let (_pages, mut producer, mut consumer) = halves(RingId::Submission, start);
+            let visible = consumer.visible();
+            assert_eq!(visible.count(9), 0);
+            for ticket in 1..=5 {
+                producer.push(416, Head { ticket, flags: 0 }, &[&[7; 400]]);
+            }
+            assert_eq!((visible.count(9), visible.count(3)), (5, 3));
+            let mut buf = Vec::new();
+            consumer.take(&mut buf).unwrap();
+            assert_eq!(visible.count(9), 4);
         }
     }
 

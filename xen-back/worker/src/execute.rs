@@ -2,17 +2,19 @@
 //!
 //! `auto` calls run from their declaration; the messages of the `wire` list have a method each. Posted
 //! calls answer nothing: the first error waits for the next call that is answered, which is then not
-//! carried out. Must never wait for the device itself (a driver that stages a copy from memory it has not
-//! registered may), nor give the driver a number of the guest's as a pointer to this process's memory.
+//! carried out. Work for a device goes by [`crate::meter`], where it may wait for its turn. Must never wait
+//! for the device itself (a driver that stages a copy from memory it has not registered may), nor give the
+//! driver a number of the guest's as a pointer to this process's memory.
 
 use crate::blocking::Blocking;
 use crate::memory::{Held, Memory, Place as MemoryPlace, Reservation};
+use crate::meter::{Meter, Work};
 use crate::param::Argument;
 use crate::regions::{Place, Regions};
 use crate::tables::{Kernel, Named, Native, Tables};
 use cuda_abi::{
-    Context, CuResult, Driver, End, Event, Function, Handle, Mode, Module, New, Opt, Out, Stream,
-    Use, Uuid, Val, Wire,
+    Context, CuResult, Driver, End, Event, Function, Handle, Mode, Module, New, Opt, Out, Span,
+    Stream, Use, Uuid, Val, Wire,
 };
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
@@ -55,6 +57,7 @@ pub struct Executor {
     regions: Arc<Regions>,
     blocking: Blocking,
     completer: Completer,
+    meter: Meter,
     tables: Tables,
     images: HashMap<u32, Vec<u8>>,
     /// The guest's index of the context that is current in this thread.
@@ -120,6 +123,7 @@ impl Executor {
         driver: Arc<Driver>,
         regions: Arc<Regions>,
         completer: Completer,
+        meter: Meter,
         max_answer: usize,
         memory: Memory,
     ) -> Self {
@@ -127,6 +131,7 @@ impl Executor {
             driver,
             regions,
             completer,
+            meter,
             max_answer,
             blocking: Blocking::default(),
             tables: Tables::default(),
@@ -158,6 +163,10 @@ impl Executor {
                 .completer
                 .complete(ticket, &[&encode_reply::<()>(Err(error))])?);
         }
+        if number.mode() == Mode::Sync {
+            // The guest waits for what it has submitted: the batch is whole.
+            self.meter.pause();
+        }
         let current = if number.needs_context() {
             self.make_current(header.context)
         } else {
@@ -186,10 +195,21 @@ impl Executor {
         if context == self.current {
             return Ok(());
         }
+        self.meter.pause();
         // SAFETY: the handle is one that the driver gave out, or null for none.
         unsafe { self.driver.cuCtxSetCurrent(self.native_context(context)?) }.ok()?;
         self.current = context;
         Ok(())
+    }
+
+    /// Whether the device has been given work in a batch that has not ended.
+    pub fn fills(&self) -> bool {
+        self.meter.fills()
+    }
+
+    /// Nothing more is there to be carried out.
+    pub fn pause(&mut self) {
+        self.meter.pause();
     }
 
     fn native_context(&self, context: u32) -> Answer<Handle> {
@@ -228,6 +248,15 @@ impl Executor {
         if self.is_idle() {
             return now(work(&self.driver));
         }
+        self.will_block(ticket, work)
+    }
+
+    /// Runs a call on another thread, which answers.
+    fn will_block<T: Codec>(
+        &mut self,
+        ticket: Ticket,
+        work: impl FnOnce(&Driver) -> Answer<T> + Send + 'static,
+    ) -> End_ {
         let context = match self.native_context(self.current) {
             Ok(context) => Native::from(context),
             Err(error) => return End_::Now(Err(error)),
@@ -265,6 +294,12 @@ macro_rules! auto_call {
                 let mut stream = Native::from(ptr::null_mut::<c_void>());
                 $(if let Some(named) = <$t as Argument>::stream(&$p) { stream = named; })*
                 this.mark_busy($context, stream);
+                $(if let Some(ended) = <$t as Argument>::ended(&$p) { this.meter.split(ended); })*
+                if matches!(Wire::$name, Wire::cuStreamWaitEvent) { this.meter.split(stream); }
+                let spans: &[Option<u64>] = &[$(<$t as Argument>::span(&$p)),*];
+                if let Some(bytes) = spans.iter().copied().flatten().reduce(u64::saturating_mul) {
+                    this.meter.piece($context, stream, Work::Fill(bytes));
+                }
             }
             // SAFETY: handles come from the tables, places to fill are slots that outlive the call, and
             // device addresses are the driver's to check.
@@ -330,7 +365,7 @@ impl Executor {
             Call::MemAllocAsync(r) => self.mem_alloc_async(r, ticket),
             Call::MemFreeAsync(r) => now(self.mem_free_async(r, context)),
             Call::CopyIn(r) => now(self.copy_in(r, context)),
-            Call::CopyOut(r) => self.copy_out(r, ticket),
+            Call::CopyOut(r) => self.copy_out(r, context, ticket),
             Call::CopyOutAsync(r) => now(self.copy_out_async(r, context)),
             Call::RegionPin(r) => now(self
                 .regions
@@ -409,6 +444,7 @@ impl Executor {
             Err(_) => {
                 Context::insert(&mut self.tables, r.context, r.context.0, native.into())?;
                 self.devices.insert(r.context.0, ordinal(r.device));
+                self.meter.came(r.context.0, native.into(), r.device);
                 Ok(())
             }
         }
@@ -416,6 +452,7 @@ impl Executor {
 
     fn primary_release(&mut self, r: request::PrimaryRelease) -> Answer<()> {
         let native = self.primary(r.device)?;
+        self.meter.forget(native);
         // SAFETY: an ordinal by value; the driver checks it.
         unsafe { self.driver.cuDevicePrimaryCtxRelease_v2(r.device) }.ok()?;
         let mut state = (0, 0);
@@ -443,6 +480,7 @@ impl Executor {
 
     fn primary_reset(&mut self, r: request::PrimaryReset) -> Answer<()> {
         let native = self.primary(r.device)?;
+        self.meter.forget(native);
         // SAFETY: an ordinal by value.
         unsafe { self.driver.cuDevicePrimaryCtxReset_v2(r.device) }.ok()?;
         self.native_gone(native);
@@ -464,6 +502,7 @@ impl Executor {
     }
 
     fn context_gone(&mut self, context: u32) {
+        self.meter.went(context);
         self.tables.forget_context(context);
         self.memory.context_gone(context);
         self.devices.remove(&context);
@@ -492,10 +531,12 @@ impl Executor {
     fn context_create(&mut self, r: request::ContextCreate) -> Answer<()> {
         Context::check_free(&self.tables, r.context)?;
         let mut native: Handle = ptr::null_mut();
+        self.meter.pause();
         // SAFETY: the place outlives the call.
         unsafe { self.driver.cuCtxCreate_v2(&mut native, r.flags, r.device) }.ok()?;
         Context::insert(&mut self.tables, r.context, r.context.0, native.into())?;
         self.devices.insert(r.context.0, ordinal(r.device));
+        self.meter.came(r.context.0, native.into(), r.device);
         // The driver made it current in this thread.
         self.current = r.context.0;
         Ok(())
@@ -504,6 +545,7 @@ impl Executor {
     fn context_destroy(&mut self, r: request::ContextDestroy) -> Answer<()> {
         let native =
             Context::find(&self.tables, r.context).map_err(|_| CuResult::INVALID_CONTEXT)?;
+        self.meter.forget(native);
         // SAFETY: the handle is the driver's own.
         unsafe { self.driver.cuCtxDestroy_v2(native.handle()) }.ok()?;
         Context::remove(&mut self.tables, r.context)?;
@@ -620,6 +662,7 @@ impl Executor {
             native: native.into(),
             module: r.module.0,
             params,
+            usual: Arc::default(),
         };
         self.tables
             .functions
@@ -872,11 +915,15 @@ impl Executor {
                 (place.address(), place.len())
             }
         };
+        let work = Work::CopyIn(len as u64);
         if r.ordered == 0 {
+            self.meter
+                .piece(context, Native::from(ptr::null_mut::<c_void>()), work);
             // SAFETY: the source is readable for `len`; the driver checks the device address.
             return unsafe { self.driver.cuMemcpyHtoD_v2(r.address, source, len) }.ok();
         }
         self.mark_busy(context, stream);
+        self.meter.piece(context, stream, work);
         // SAFETY: as above. A source that the driver has not registered is staged before the call
         // returns; one that it has is a region, which stays mapped while it is registered.
         unsafe {
@@ -886,12 +933,13 @@ impl Executor {
         .ok()
     }
 
-    fn copy_out(&mut self, r: request::CopyOut, ticket: Ticket) -> End_ {
+    fn copy_out(&mut self, r: request::CopyOut, context: u32, ticket: Ticket) -> End_ {
         let (stream, place) = match self.copy_out_checked(&r) {
             Ok(checked) => checked,
             Err(error) => return End_::Now(Err(error)),
         };
-        self.may_block(ticket, move |driver| {
+        let courier = self.meter.courier(context);
+        let work = move |driver: &Driver| {
             let mut data = Vec::new();
             let (target, len): (*mut c_void, usize) = match &place {
                 Some(place) => (place.address(), place.len()),
@@ -900,21 +948,38 @@ impl Executor {
                     (data.as_mut_ptr().cast(), data.len())
                 }
             };
-            if r.ordered == 0 {
-                // SAFETY: the target is writable for `len`; the driver checks the device address.
-                unsafe { driver.cuMemcpyDtoH_v2(target, r.address, len) }.ok()?;
-            } else {
-                // SAFETY: as above; the target stays until the stream has been waited for.
-                unsafe {
-                    let copied =
-                        driver.cuMemcpyDtoHAsync_v2(target, r.address, len, stream.handle());
-                    let waited = driver.cuStreamSynchronize(stream.handle());
-                    copied.ok()?;
-                    waited.ok()?;
+            let (stream, ordered) = match r.ordered {
+                0 => (Native::from(ptr::null_mut::<c_void>()), false),
+                _ => (stream, true),
+            };
+            let copy = || {
+                if ordered {
+                    // SAFETY: the target is writable for `len`, and stays until the stream has been waited
+                    // for; the driver checks the device address.
+                    unsafe { driver.cuMemcpyDtoHAsync_v2(target, r.address, len, stream.handle()) }
+                } else {
+                    // SAFETY: as above; the call waits itself.
+                    unsafe { driver.cuMemcpyDtoH_v2(target, r.address, len) }
                 }
+            };
+            let copied = match courier {
+                Some(courier) => courier.carry(stream, r.bytes, copy),
+                None => copy(),
+            };
+            if ordered {
+                // SAFETY: the stream is the driver's own.
+                let waited = unsafe { driver.cuStreamSynchronize(stream.handle()) };
+                copied.ok()?;
+                waited.ok()?;
             }
+            copied.ok()?;
             Ok(reply::CopyOut { data: Bytes(data) })
-        })
+        };
+        if self.meter.passes(context) {
+            self.may_block(ticket, work)
+        } else {
+            self.will_block(ticket, work)
+        }
     }
 
     fn copy_out_checked(&self, r: &request::CopyOut) -> Answer<(Native, Option<Place>)> {
@@ -935,6 +1000,8 @@ impl Executor {
         let stream = Stream::find(&self.tables, r.stream)?;
         let place = self.regions.place(r.into)?;
         self.mark_busy(context, stream);
+        let work = Work::CopyOut(place.len() as u64);
+        self.meter.piece(context, stream, work);
         // SAFETY: the place is writable for its length. Where the driver has it registered it stays
         // mapped until it is unregistered; else the driver copies before the call returns.
         unsafe {
@@ -960,6 +1027,8 @@ impl Executor {
             pointers.push(param.as_mut_ptr().cast::<c_void>());
         }
         let (function, [gx, gy, gz], [bx, by, bz]) = (kernel.native, r.grid, r.block);
+        self.meter
+            .piece(context, stream, Work::Kernel(&kernel.usual));
         self.mark_busy(context, stream);
         // SAFETY: the function and the stream are the driver's own handles; each pointer is to as many
         // bytes as the driver said its parameter has, and they outlive the call, which copies them.

@@ -4,7 +4,7 @@
 //! number on as a handle or a pointer.
 
 use crate::tables::{Named, Native, Tables};
-use cuda_abi::{CuResult, End, Handle, Kind, New, Opt, Out, Stream, Use, Val};
+use cuda_abi::{CuResult, End, Handle, Kind, New, Opt, Out, Span, Stream, Use, Val};
 use vgpu_protocol::calls::Travel;
 use vgpu_protocol::codec::{Codec, Id};
 
@@ -21,6 +21,14 @@ pub trait Argument: Travel {
     fn stream(_slot: &Self::Slot) -> Option<Native> {
         None
     }
+    /// The stream that the call destroys, where this parameter names it.
+    fn ended(_slot: &Self::Slot) -> Option<Native> {
+        None
+    }
+    /// A factor of the bytes that the call writes to device memory, where this parameter is one.
+    fn span(_slot: &Self::Slot) -> Option<u64> {
+        None
+    }
     /// The answer; new handles enter the tables here and ended ones leave.
     fn close(slot: Self::Slot, tables: &mut Tables, context: u32) -> Result<Self::Rep, CuResult>;
 }
@@ -34,6 +42,22 @@ impl<T: Copy + Codec + std::fmt::Debug + PartialEq + Send> Argument for Val<T> {
         *slot
     }
     fn close(_: T, _: &mut Tables, _: u32) -> Result<(), CuResult> {
+        Ok(())
+    }
+}
+
+impl<const BYTES: usize> Argument for Span<BYTES> {
+    type Slot = usize;
+    fn open(request: usize, _: &Tables) -> Result<usize, CuResult> {
+        Ok(request)
+    }
+    fn argument(slot: &mut usize) -> usize {
+        *slot
+    }
+    fn span(slot: &usize) -> Option<u64> {
+        Some((*slot as u64).saturating_mul(BYTES as u64))
+    }
+    fn close(_: usize, _: &mut Tables, _: u32) -> Result<(), CuResult> {
         Ok(())
     }
 }
@@ -112,6 +136,9 @@ impl<K: Named> Argument for End<K> {
     }
     fn argument(slot: &mut (u32, Native)) -> Handle {
         slot.1.handle()
+    }
+    fn ended(slot: &(u32, Native)) -> Option<Native> {
+        (K::TAG == Stream::TAG).then_some(slot.1)
     }
     fn close(slot: (u32, Native), tables: &mut Tables, _: u32) -> Result<(), CuResult> {
         K::remove(tables, Id::new(slot.0)).map(|_| ())

@@ -6,6 +6,7 @@
 
 use crate::execute::{Executor, Fatal};
 use crate::memory::Memory;
+use crate::meter::Meter;
 use crate::regions::Regions;
 use crate::sandbox::{SandboxError, confine};
 use cuda_abi::{CuResult, Driver};
@@ -18,6 +19,7 @@ use vgpu_protocol::PROTOCOL_VERSION;
 use vgpu_protocol::backend::{Ended, FromBackd, FromWorker, Ready, RegionDone, Serve};
 use vgpu_protocol::channel::{Bell, shared_memory};
 use vgpu_protocol::codec::Bytes;
+use vgpu_protocol::gate::GateWorker;
 use vgpu_protocol::packet::{self, PacketError, WireExtent};
 use vgpu_protocol::quota::QuotaWorker;
 use vgpu_ring::{Back, Layout, SpinPolicy};
@@ -84,11 +86,14 @@ fn serve_channel(
 ) -> Result<(), ServeError> {
     let span = tracing::info_span!("channel", domid = serve.domid, number = serve.channel);
     let _entered = span.enter();
-    let mapping = map(&serve.memory, &fds_shared(fds), |fds| {
-        let quota = QuotaWorker::take(&serve.quota, fds)?;
-        Ok((packet::take_event(&serve.event, fds)?, quota))
+    let (mapping, (event, quota, gates)) = map(&serve.memory, &fds_shared(fds), |fds| {
+        let gates = serve.gates.iter().map(|gate| GateWorker::take(gate, fds));
+        Ok((
+            packet::take_event(&serve.event, fds)?,
+            QuotaWorker::take(&serve.quota, fds)?,
+            gates.collect::<Result<_, _>>()?,
+        ))
     })?;
-    let (mapping, (event, quota)) = mapping;
     let layout = Layout::new(serve.sq_bytes, serve.cq_bytes, serve.arena_bytes)?;
     let mut back = Back::attach(
         shared_memory(mapping),
@@ -107,10 +112,12 @@ fn serve_channel(
         return Err(ServeError::Init { path, status });
     }
     let regions = Arc::new(Regions::new(back.arena()));
+    let meter = Meter::new(driver.clone(), gates, back.backlog()).map_err(ServeError::Thread)?;
     let mut executor = Executor::new(
         driver.clone(),
         regions.clone(),
         back.completer(),
+        meter,
         layout.max_completion(),
         Memory::new(quota),
     );
@@ -133,6 +140,9 @@ fn serve_channel(
                     break error;
                 }
                 back.retire().map_err(Fatal::Ring)?;
+                if executor.fills() && !back.stirs(LINGER) {
+                    executor.pause();
+                }
             }
             Ok(None) => {}
             Err(error) => break Fatal::Ring(error),
@@ -143,6 +153,10 @@ fn serve_channel(
     regions.unpin_all(&driver);
     Err(error.into())
 }
+
+/// How long a batch of work waits for more when the queue is empty: about what it takes a guest that submits
+/// one call after the other. It may be counted as device time.
+const LINGER: Duration = Duration::from_micros(5);
 
 /// How long a guest may leave its completion ring full.
 const PATIENCE: Duration = Duration::from_secs(10);

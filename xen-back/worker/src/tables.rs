@@ -3,7 +3,9 @@
 //! An index is good for one kind only and belongs to one context. Must never hand out a handle for an
 //! index that the guest did not create, nor grow beyond a bound.
 
+use crate::meter::Usual;
 use cuda_abi::{Context, CuResult, Event, Function, Handle, Module, Stream};
+use std::sync::Arc;
 use vgpu_protocol::codec::Id;
 
 /// Highest index of each kind. A CUDA program has thousands of events at most.
@@ -18,7 +20,18 @@ impl Native {
     pub fn handle(self) -> Handle {
         self.0 as Handle
     }
+
+    /// Of a stream: the default stream of a context under its first name, whatever its name.
+    pub fn lane(self) -> Native {
+        match self.0 {
+            LEGACY => Native(0),
+            _ => self,
+        }
+    }
 }
+
+/// `CU_STREAM_LEGACY`: another name of stream 0.
+const LEGACY: usize = 1;
 
 impl From<Handle> for Native {
     fn from(handle: Handle) -> Self {
@@ -111,6 +124,8 @@ pub struct Kernel {
     pub module: u32,
     /// Offset and size of each parameter, in bytes.
     pub params: Vec<(u32, u32)>,
+    /// What a launch of it usually takes.
+    pub usual: Arc<Usual>,
 }
 
 /// All that a guest process may name.
@@ -231,6 +246,7 @@ impl Named for Function {
                 native,
                 module: 0,
                 params: Vec::new(),
+                usual: Arc::default(),
             },
         )
     }

@@ -5,7 +5,7 @@
 use crate::context;
 use crate::handles::{Named, to_c};
 use crate::session::{Session, session};
-use cuda_abi::{C, CuResult, End, Handle, Kind, New, Opt, Out, Stream, Use, Val};
+use cuda_abi::{C, CuResult, End, Handle, Kind, New, Opt, Out, Span, Stream, Use, Val};
 use vgpu_protocol::calls::{Travel, reply, request};
 use vgpu_protocol::codec::{Codec, Id};
 
@@ -30,6 +30,17 @@ impl<T: Copy + Codec + std::fmt::Debug + PartialEq> Passed for Val<T> {
         *slot
     }
     unsafe fn close(_: T, _: (), _: &Session) {}
+}
+
+impl<const BYTES: usize> Passed for Span<BYTES> {
+    type Slot = usize;
+    fn open(c: usize, _: &Session) -> Result<usize, CuResult> {
+        Ok(c)
+    }
+    fn request(slot: &usize) -> usize {
+        *slot
+    }
+    unsafe fn close(_: usize, _: (), _: &Session) {}
 }
 
 impl<T: Copy + Codec + std::fmt::Debug + PartialEq> Passed for Out<T> {
