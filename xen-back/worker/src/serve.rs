@@ -132,26 +132,33 @@ fn serve_channel(
     )?;
     tracing::debug!("serving");
 
+    let error = carry_out(&mut back, &mut executor);
+    // A front that is gone needs no word.
+    let _ = back.close(CLOSED_BY_WORKER);
+    regions.unpin_all(&driver);
+    Err(error.into())
+}
+
+/// Takes calls off the queue until it ends, which is the answer.
+pub fn carry_out(back: &mut Back, executor: &mut Executor) -> Fatal {
     let mut record = Vec::new();
-    let error = loop {
+    loop {
         match back.next(&mut record, None) {
             Ok(Some(entry)) => {
                 if let Err(error) = executor.execute(&record, entry.ticket, entry.wants_answer) {
-                    break error;
+                    return error;
                 }
-                back.retire().map_err(Fatal::Ring)?;
+                if let Err(error) = back.retire() {
+                    return error.into();
+                }
                 if executor.fills() && !back.stirs(LINGER) {
                     executor.pause();
                 }
             }
             Ok(None) => {}
-            Err(error) => break Fatal::Ring(error),
+            Err(error) => return error.into(),
         }
-    };
-    // A front that is gone needs no word.
-    let _ = back.close(CLOSED_BY_WORKER);
-    regions.unpin_all(&driver);
-    Err(error.into())
+    }
 }
 
 /// How long a batch of work waits for more when the queue is empty: about what it takes a guest that submits

@@ -6,36 +6,52 @@ use super::{Device, lock};
 use crate::tables::Native;
 use cuda_abi::{Driver, Handle};
 use std::ptr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use vgpu_protocol::gate::{Turn, now_ns};
 
 /// `CU_EVENT_BLOCKING_SYNC`: who waits for the event sleeps.
 const BLOCKING_SYNC: u32 = 1;
 
-/// What a unit of some work usually takes: a launch of one kernel, a byte of a kind of copy. A moving
-/// average; in 1024ths of nanoseconds, 0 while it is not known.
+/// What a unit of some work usually takes: a launch of one kernel, a byte of a kind of copy. More than usual is
+/// believed at once and less only slowly, as a batch that lasts too long makes others wait.
 #[derive(Debug, Default)]
-pub struct Usual(AtomicU64);
+pub struct Usual {
+    /// In 1024ths of nanoseconds, 0 while it is not known.
+    unit: AtomicU64,
+    /// Pieces of work that it has held for, one after the other.
+    held: AtomicU32,
+}
 
 impl Usual {
     /// What so many units take, in nanoseconds, if that is known.
     pub fn of(&self, units: u64) -> Option<u64> {
-        match self.0.load(Ordering::Relaxed) {
+        match self.unit.load(Ordering::Relaxed) {
             0 => None,
             unit => Some((unit.saturating_mul(units) >> 10).max(1)),
         }
     }
 
-    /// So many units took so many nanoseconds.
-    pub fn learn(&self, units: u64, took_ns: u64) {
-        let unit = took_ns.saturating_mul(1024).checked_div(units).unwrap_or(0);
-        let before = self.0.load(Ordering::Relaxed);
-        let unit = match before {
-            0 => unit,
-            _ => (before / 4).saturating_mul(3).saturating_add(unit / 4),
+    /// How many pieces may rely on it: twice as many as it has held for.
+    pub fn trust(&self) -> u32 {
+        self.held.load(Ordering::Relaxed).saturating_mul(2).max(1)
+    }
+
+    /// So many pieces, of so many units, took so many nanoseconds.
+    pub fn learn(&self, pieces: u32, units: u64, took_ns: u64) {
+        let took = took_ns.saturating_mul(1024).checked_div(units).unwrap_or(0);
+        let before = self.unit.load(Ordering::Relaxed);
+        let unit = match took.checked_sub(before) {
+            Some(_) => took,
+            None => (before / 8).saturating_mul(7).saturating_add(took / 8),
         };
-        self.0.store(unit.max(1), Ordering::Relaxed);
+        self.unit.store(unit.max(1), Ordering::Relaxed);
+        let held = match before != 0 && took / 2 > before {
+            true => 0,
+            false => self.held.load(Ordering::Relaxed),
+        };
+        self.held
+            .store(held.saturating_add(pieces), Ordering::Relaxed);
     }
 }
 
@@ -123,6 +139,7 @@ pub(super) struct Piece<'a> {
 #[derive(Debug)]
 pub(super) struct Kind {
     pub usual: Arc<Usual>,
+    pub pieces: u32,
     pub units: u64,
     pub estimate_ns: u64,
 }
@@ -229,7 +246,8 @@ impl Batch {
     /// Whether a piece fits in.
     pub fn takes(&self, piece: &Piece<'_>) -> bool {
         let time = self.estimate_ns.saturating_add(self.estimate(piece));
-        self.pieces == 0 || time <= self.bound.time_ns && self.pieces < self.bound.pieces
+        let most = self.bound.pieces.min(piece.usual.trust());
+        self.pieces == 0 || time <= self.bound.time_ns && self.pieces < most
     }
 
     /// Counts a piece in.
@@ -241,11 +259,13 @@ impl Batch {
         let same = |kind: &&mut Kind| Arc::ptr_eq(&kind.usual, piece.usual);
         match self.kinds.iter_mut().rev().find(same) {
             Some(kind) => {
+                kind.pieces = kind.pieces.saturating_add(1);
                 kind.units = kind.units.saturating_add(piece.units);
                 kind.estimate_ns = kind.estimate_ns.saturating_add(estimate_ns);
             }
             None => self.kinds.push(Kind {
                 usual: piece.usual.clone(),
+                pieces: 1,
                 units: piece.units,
                 estimate_ns,
             }),
@@ -303,19 +323,31 @@ mod tests {
     #[test]
     fn what_work_takes_is_learnt() {
         let usual = Usual::default();
-        assert_eq!(usual.of(1), None);
-        usual.learn(2, 2_000_000);
-        assert_eq!(usual.of(1), Some(1_000_000));
-        assert_eq!(usual.of(7), Some(7_000_000));
-        for _ in 0..40 {
-            usual.learn(1, 3_000_000);
+        assert_eq!((usual.of(1), usual.trust()), (None, 1));
+        usual.learn(2, 2, 2_000_000);
+        assert_eq!(
+            (usual.of(1), usual.of(7)),
+            (Some(1_000_000), Some(7_000_000))
+        );
+        assert_eq!(usual.trust(), 4);
+        // More is believed at once, and ends the trust where it is much more.
+        usual.learn(4, 4, 6_000_000);
+        assert_eq!((usual.of(1), usual.trust()), (Some(1_500_000), 12));
+        usual.learn(1, 1, 9_000_000);
+        assert_eq!((usual.of(1), usual.trust()), (Some(9_000_000), 2));
+        // Less is believed slowly.
+        usual.learn(1, 1, 1_000_000);
+        assert_eq!(usual.of(1), Some(8_000_000));
+        for _ in 0..100 {
+            usual.learn(1, 1, 1_000_000);
         }
         let now = usual.of(1).unwrap();
-        assert!((2_999_000..=3_000_000).contains(&now), "{now}");
+        assert!((999_000..=1_001_000).contains(&now), "{now}");
         // Nothing is free, or it would never fill a batch.
         let copies = Usual::default();
-        copies.learn(1 << 40, 1);
+        copies.learn(1, 1 << 40, 1);
         assert_eq!(copies.of(1), Some(1));
-        copies.learn(0, u64::MAX);
+        copies.learn(u32::MAX, 0, u64::MAX);
+        assert_eq!(copies.trust(), u32::MAX);
     }
 }

@@ -120,6 +120,8 @@ impl<'a> Work<'a> {
 /// The batches that the main thread fills, all of one context.
 #[derive(Debug)]
 struct Filling {
+    /// The guest's index of it.
+    context: u32,
     scope: Arc<Scope>,
     batches: Both<Option<Batch>>,
 }
@@ -228,9 +230,9 @@ impl Meter {
             return;
         }
         let engine = work.engine();
-        let known = self.contexts.get(&context).map(|(native, _)| *native);
-        if let Some(Filling { scope, batches }) = &mut self.filling
-            && Some(scope.native) == known
+        if let Some(filling) = &mut self.filling
+            && filling.context == context
+            && let (scope, batches) = (&filling.scope, &mut filling.batches)
             && let Some(batch) = batches.of_mut(engine)
             && (batch.has_turn() || scope.device.gate.is_open())
             && batch.takes(&work.piece(&scope.device))
@@ -251,9 +253,14 @@ impl Meter {
         let Some(scope) = self.scope(context) else {
             return;
         };
-        if !(self.filling.as_ref()).is_some_and(|filling| filling.scope.native == scope.native) {
+        if self
+            .filling
+            .as_ref()
+            .is_none_or(|filling| filling.context != context)
+        {
             self.pause();
             self.filling = Some(Filling {
+                context,
                 scope: scope.clone(),
                 batches: Both::default(),
             });
@@ -318,7 +325,7 @@ impl Meter {
     }
 
     fn end(&mut self, engine: Engine) {
-        if let Some(Filling { scope, batches }) = &mut self.filling
+        if let Some(Filling { scope, batches, .. }) = &mut self.filling
             && let Some(mut batch) = batches.of_mut(engine).take()
         {
             batch.close(&self.driver);

@@ -178,7 +178,7 @@ impl Reaper {
                 1 => busy_ns,
                 _ => u64::try_from(part).unwrap_or(busy_ns),
             };
-            kind.usual.learn(kind.units, took);
+            kind.usual.learn(kind.pieces, kind.units, took);
         }
         let mut report = Report {
             engine: self.engine,
