@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
-use vgpu_protocol::admin::{Command, Done, Listing, Recorded, Reply, Stats};
+use vgpu_protocol::admin::{Checked, Command, Done, Listing, Recorded, Reply, Stats};
 
 /// How long backd may take between two pieces of its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -51,6 +51,18 @@ pub fn listing(socket: &Path) -> Result<Listing, BackdError> {
 pub fn stats(socket: &Path) -> Result<Stats, BackdError> {
     match ask(socket, &Command::Stats)? {
         Reply::Stats(stats) => Ok(stats),
+        _ => Err(BackdError::Other),
+    }
+}
+
+/// Whether a domain of this name would be let in with this file.
+pub fn check(socket: &Path, name: &str, description: &str) -> Result<Checked, BackdError> {
+    let command = Command::Check {
+        name: name.to_owned(),
+        description: description.to_owned(),
+    };
+    match ask(socket, &command)? {
+        Reply::Checked(checked) => Ok(checked),
         _ => Err(BackdError::Other),
     }
 }

@@ -102,6 +102,20 @@ pub enum Failure {
         /// Why.
         source: std::io::Error,
     },
+    /// Files are wrong; what was printed says how.
+    #[error("{wrong} of the files cannot be used")]
+    WrongFiles {
+        /// How many.
+        wrong: usize,
+    },
+    /// Files are good, and there is no room; what was printed says for what.
+    #[error(
+        "{refused} of the domains would not be let in now; each is when what it lacks has become free"
+    )]
+    NoRoom {
+        /// How many.
+        refused: usize,
+    },
     /// The result could not be printed.
     #[error("cannot write to standard output: {0}")]
     Output(std::io::Error),
@@ -116,6 +130,7 @@ impl Failure {
             | Failure::Device(DeviceError::NoDomain(_)) => 3,
             Failure::Attached { .. } | Failure::Device(DeviceError::OtherBackend { .. }) => 4,
             Failure::Unanswered { .. } => 5,
+            Failure::NoRoom { .. } => 6,
             Failure::Ambiguous { .. }
             | Failure::OwnBackend(_)
             | Failure::Removed(_)
@@ -126,6 +141,7 @@ impl Failure {
             | Failure::Backd { .. }
             | Failure::NoGpu { .. }
             | Failure::File { .. }
+            | Failure::WrongFiles { .. }
             | Failure::Output(_) => 1,
         }
     }

@@ -23,6 +23,10 @@ struct Row {
     backend_state: String,
     /// A state's name, or `absent`.
     frontend_state: String,
+    /// The GPUs that it is on; none where backd does not tell.
+    gpus: Vec<u32>,
+    /// Why its domain is not let in; empty if it is, or where backd does not tell.
+    refused: String,
     /// The guest processes on it; none where backd does not tell.
     channels: Vec<ChannelInfo>,
 }
@@ -46,7 +50,20 @@ pub fn run(context: &Context, json: bool) -> Result<(), Failure> {
     if rows.is_empty() {
         return print("no vgpu devices");
     }
-    print(table(&rows))
+    print(table(&rows))?;
+    for row in rows.iter().filter(|row| !row.refused.is_empty()) {
+        note(format_args!(
+            "{} is refused for now: {}",
+            printable(&row.name),
+            printable_long(&row.refused)
+        ));
+    }
+    Ok(())
+}
+
+/// A text of backd's, which names all GPUs.
+fn printable_long(text: &str) -> String {
+    vgpu_protocol::control::printable(text.as_bytes(), 4000)
 }
 
 fn rows(context: &Context, mut listing: Listing) -> Result<Vec<Row>, Failure> {
@@ -58,7 +75,7 @@ fn rows(context: &Context, mut listing: Listing) -> Result<Vec<Row>, Failure> {
             continue;
         }
         // The backd that answered is that of this domain.
-        let told = listing.devices.iter_mut().find(|told| {
+        let mut told = listing.devices.iter_mut().find(|told| {
             device.backend == context.here
                 && (told.domid, told.devid) == (device.frontend.0, device.devid)
         });
@@ -69,7 +86,14 @@ fn rows(context: &Context, mut listing: Listing) -> Result<Vec<Row>, Failure> {
             backend: device.backend,
             backend_state: device::name(ends.backend),
             frontend_state: device::name(ends.frontend),
+            gpus: told
+                .as_ref()
+                .map_or_else(Vec::new, |told| told.gpus.clone()),
+            refused: told
+                .as_ref()
+                .map_or_else(String::new, |told| told.refused.clone()),
             channels: told
+                .as_mut()
                 .map(|told| std::mem::take(&mut told.channels))
                 .unwrap_or_default(),
         });
@@ -82,7 +106,8 @@ fn table(rows: &[Row]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header([
-        "DOMAIN", "DOMID", "DEVID", "BACKEND", "FRONTEND", "PROGRAM", "PID", "UID", "WORKER", "KIB",
+        "DOMAIN", "DOMID", "DEVID", "BACKEND", "FRONTEND", "GPUS", "PROGRAM", "PID", "UID",
+        "WORKER", "KIB",
     ]);
     for row in rows {
         let lines = |of: &dyn Fn(&ChannelInfo) -> String| {
@@ -99,6 +124,7 @@ fn table(rows: &[Row]) -> String {
             row.devid.to_string(),
             row.backend_state.clone(),
             row.frontend_state.clone(),
+            gpus(&row.gpus),
             lines(&|channel| printable(&channel.program)),
             lines(&|channel| channel.pid.to_string()),
             lines(&|channel| channel.uid.to_string()),
@@ -106,12 +132,21 @@ fn table(rows: &[Row]) -> String {
             lines(&kib),
         ]);
     }
-    for column in [1, 2, 6, 7, 8, 9] {
+    for column in [1, 2, 7, 8, 9, 10] {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
     table.trim_fmt()
+}
+
+/// GPUs by their numbers.
+fn gpus(gpus: &[u32]) -> String {
+    let gpus: Vec<String> = gpus.iter().map(u32::to_string).collect();
+    match gpus.as_slice() {
+        [] => "-".to_owned(),
+        gpus => gpus.join(","),
+    }
 }
 
 #[cfg(test)]
@@ -126,6 +161,8 @@ mod tests {
             backend: DomId(0),
             backend_state: "Connected".into(),
             frontend_state: "absent".into(),
+            gpus: vec![0, 1],
+            refused: String::new(),
             channels,
         }
     }
@@ -162,6 +199,7 @@ mod tests {
                 "0",
                 "Connected",
                 "absent",
+                "0,1",
                 "matrix\u{fffd}",
                 "77",
                 "1000",
@@ -170,7 +208,10 @@ mod tests {
             ]
         );
         assert_eq!(words[2], ["vector", "77", "1000", "4242", "4096"]);
-        assert_eq!(words[3], ["db\u{fffd}[2J", "5", "0", "Connected", "absent"]);
+        assert_eq!(
+            words[3],
+            ["db\u{fffd}[2J", "5", "0", "Connected", "absent", "0,1"]
+        );
     }
 
     #[test]
@@ -178,7 +219,7 @@ mod tests {
         let value = serde_json::to_value([row(vec![channel("matrix")])]).unwrap();
         let expected = serde_json::json!([{
             "name": "db\u{1b}[2J", "domid": 5, "devid": 0, "backend": 0,
-            "backend_state": "Connected", "frontend_state": "absent",
+            "backend_state": "Connected", "frontend_state": "absent", "gpus": [0, 1], "refused": "",
             "channels": [{
                 "channel": 1, "phase": "serving", "pid": 77, "uid": 1000,
                 "program": "matrix", "worker": 4242, "pages": 1024,

@@ -6,6 +6,7 @@
 
 mod attach;
 mod backd;
+mod check;
 mod detach;
 mod device;
 mod domain;
@@ -45,7 +46,8 @@ Exit status:
   2  the arguments make no sense
   3  there is no such domain or device
   4  attach: the domain has the device already
-  5  attach: the device is attached, but an end of it did not answer in time";
+  5  attach: the device is attached, but an end of it did not answer in time
+  6  check: the files are good, but a domain would not be let in now";
 
 #[derive(Args)]
 struct Options {
@@ -130,6 +132,15 @@ enum Command {
         #[arg(long, value_name = "MS", group = "change", value_parser = clap::value_parser!(u32).range(0..=60000))]
         latency_ms: Option<u32>,
     },
+    /// Say whether domains' files are good, and whether their domains would be let in now
+    Check {
+        /// Files as in /etc/xen-vgpu/domains.d, NAME.toml
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Write what the GPUs do from now on, a line of JSON for each batch of work
     Record {
         /// For how long
@@ -183,8 +194,13 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
+    if let Command::Check { files, json } = &cli.command {
+        // Files can be checked where no Xen is.
+        return check::run(&cli.options.run_dir.join(admin_file()), files, *json);
+    }
     let context = Context::open(cli.options)?;
     match cli.command {
+        Command::Check { .. } => Ok(()),
         Command::Attach {
             domain,
             devid,

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use tempfile::TempDir;
-use vgpu_protocol::admin::{ChannelInfo, DeviceInfo, Listing, Reply};
+use vgpu_protocol::admin::{ChannelInfo, Checked, DeviceInfo, Listing, Reply};
 use vgpu_protocol::keys::{DeviceId, is_online, publish, remove_device, state};
 use vgpu_protocol::xenbus::{BackStep, FrontStep, State, View, back_step, front_step};
 use xen::local::domain_folder;
@@ -139,8 +139,12 @@ impl Machine {
 
     /// Starts a backd that tells these devices, for as many questions as are asked.
     fn backd(&self, devices: Vec<DeviceInfo>) {
+        self.backd_says(Reply::Listing(Listing { devices }));
+    }
+
+    fn backd_says(&self, reply: Reply) {
         let listener = UnixListener::bind(self.folder.path().join("backd.sock")).unwrap();
-        let answer = serde_json::to_string(&Reply::Listing(Listing { devices })).unwrap();
+        let answer = serde_json::to_string(&reply).unwrap();
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
@@ -306,7 +310,7 @@ fn without_a_backend_the_device_waits_for_one() {
 
     let row = |devid: u32| {
         json!({"name": "db", "domid": domid, "devid": devid, "backend": 0,
-            "backend_state": "Initialising", "frontend_state": "Initialising", "channels": []})
+            "backend_state": "Initialising", "frontend_state": "Initialising", "gpus": [], "refused": "", "channels": []})
     };
     assert_eq!(machine.listed(), [row(0), row(3)]);
     let ran = machine.xl(&["detach", "db", "--force", "--devid", "3"]);
@@ -349,6 +353,85 @@ fn a_guest_without_frontd_is_no_error() {
 }
 
 #[test]
+fn files_are_checked_without_xen_and_without_backd() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = folder.path().join("db.toml");
+    let wrong = folder.path().join("web.toml");
+    std::fs::write(&good, "weight = 512\nmemory = \"2G\"\n").unwrap();
+    std::fs::write(&wrong, "cap = 50\n\nguaranteed = 60\n").unwrap();
+    let xl = |arguments: &[&str]| {
+        let ran = Command::new(env!("CARGO_BIN_EXE_xl-vgpu"))
+            .args(["--platform", "local:/nonexistent", "--run-dir"])
+            .arg(folder.path())
+            .arg("check")
+            .args(arguments)
+            .output()
+            .unwrap();
+        Ran {
+            status: ran.status.code().unwrap(),
+            out: String::from_utf8(ran.stdout).unwrap(),
+            err: String::from_utf8(ran.stderr).unwrap(),
+        }
+    };
+    let (good, wrong) = (good.to_str().unwrap(), wrong.to_str().unwrap());
+    let ran = xl(&[good]);
+    assert_eq!((ran.status, ran.err.as_str()), (0, ""), "{ran:?}");
+    assert_says(&ran.out, &["db.toml: good", "no vgpu-backd tells"]);
+    let ran = xl(&[good, wrong]);
+    assert_eq!(ran.status, 1, "{ran:?}");
+    assert_says(&ran.out, &["web.toml: wrong: line 3: ", "cap = 50"]);
+    let ran = xl(&["--json", good, wrong, "/nonexistent/x.toml"]);
+    assert_eq!(ran.status, 1, "{ran:?}");
+    let verdicts: Vec<Value> = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(verdicts[0]["description"]["memory"], 2_u64 << 30);
+    assert_eq!(verdicts[0]["error"], "");
+    assert_says(verdicts[1]["error"].as_str().unwrap(), &["line 3"]);
+    assert_says(verdicts[2]["error"].as_str().unwrap(), &["cannot be read"]);
+}
+
+#[test]
+fn backd_tells_whether_there_is_room() {
+    let file = |machine: &Machine| {
+        let file = machine.folder.path().join("db.toml");
+        std::fs::write(&file, "guaranteed = 50\n").unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let machine = Machine::start();
+    machine.backd_says(Reply::Checked(Checked {
+        would_be_on: vec![2],
+        missing: String::new(),
+    }));
+    let ran = machine.xl(&["check", &file(&machine)]);
+    assert_eq!((ran.status, ran.err.as_str()), (0, ""), "{ran:?}");
+    assert_says(&ran.out, &["would be let in now, on GPU 2"]);
+    let machine = Machine::start();
+    machine.backd_says(Reply::Checked(Checked {
+        would_be_on: vec![],
+        missing: "GPU 0 has 40 % left".into(),
+    }));
+    let ran = machine.xl(&["check", &file(&machine)]);
+    assert_eq!(ran.status, 6, "{ran:?}");
+    assert_says(&ran.out, &["would be refused now: GPU 0 has 40 % left"]);
+}
+
+#[test]
+fn a_refused_domain_is_listed_with_the_reason() {
+    let machine = Machine::start();
+    let domid = machine.toolstack.create("db").unwrap();
+    let _backend = machine.backend(device(domid));
+    machine.xl(&["attach", "db"]);
+    machine.backd(vec![DeviceInfo {
+        domid: domid.0,
+        refused: "GPU 0 has 40 % left".into(),
+        ..DeviceInfo::default()
+    }]);
+    assert_eq!(machine.listed()[0]["refused"], "GPU 0 has 40 % left");
+    let ran = machine.xl(&["list"]);
+    assert_eq!(ran.status, 0, "{ran:?}");
+    assert_says(&ran.err, &["db is refused for now: GPU 0 has 40 % left"]);
+}
+
+#[test]
 fn a_device_comes_is_used_and_goes() {
     let machine = Machine::start();
     let domid = machine.toolstack.create("db").unwrap();
@@ -370,6 +453,8 @@ fn a_device_comes_is_used_and_goes() {
         domain: "db".into(),
         devid: 0,
         state: "connected".into(),
+        gpus: vec![0],
+        refused: String::new(),
         channels: vec![channel.clone()],
     }]);
 
@@ -378,7 +463,8 @@ fn a_device_comes_is_used_and_goes() {
     assert_says(&ran.out, &["backend Connected, frontend Connected"]);
 
     let row = json!({"name": "db", "domid": domid, "devid": 0, "backend": 0,
-        "backend_state": "Connected", "frontend_state": "Connected", "channels": [channel]});
+        "backend_state": "Connected", "frontend_state": "Connected", "gpus": [0], "refused": "",
+        "channels": [channel]});
     assert_eq!(machine.listed(), [row]);
     let ran = machine.xl(&["list"]);
     assert_says(&ran.out, &["DOMAIN", "Connected", "matrixMul", "54321"]);
@@ -494,7 +580,7 @@ fn a_domain_that_is_gone_can_be_cleaned_up() {
     machine.xl(&["attach", "db", "--wait", "0"]);
     machine.toolstack.destroy(domid).unwrap();
     let row = json!({"name": "db", "domid": domid, "devid": 0, "backend": 0,
-        "backend_state": "Initialising", "frontend_state": "absent", "channels": []});
+        "backend_state": "Initialising", "frontend_state": "absent", "gpus": [], "refused": "", "channels": []});
     assert_eq!(machine.listed(), [row]);
     assert_eq!(machine.xl(&["detach", "db"]).status, 3);
     let ran = machine.xl(&["detach", &domid.to_string(), "--wait", "0"]);

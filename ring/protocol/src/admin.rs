@@ -31,6 +31,13 @@ pub enum Command {
         /// What changes.
         share: ShareChange,
     },
+    /// Whether a domain would be let in with this description: answered by [`Checked`].
+    Check {
+        /// The domain's name, or its UUID; one that is here already makes room for itself.
+        name: String,
+        /// What its file says.
+        description: String,
+    },
     /// What the GPUs do from now on: answered by a line for each batch of work, as
     /// `vgpu_sched::trace::Entry` writes it, and then by [`Recorded`].
     Record {
@@ -62,6 +69,8 @@ pub enum Reply {
     Listing(Listing),
     /// To [`Command::Stats`].
     Stats(Stats),
+    /// To [`Command::Check`].
+    Checked(Checked),
     /// To what changes something.
     Done(Done),
     /// The last line to [`Command::Record`].
@@ -91,6 +100,12 @@ pub struct DeviceInfo {
     pub devid: u32,
     /// The backend's state, by name.
     pub state: String,
+    /// The GPUs that it is on, in the order in which its programs see them.
+    #[serde(default)]
+    pub gpus: Vec<u32>,
+    /// Why the domain is not let in; empty if it is.
+    #[serde(default)]
+    pub refused: String,
     /// Its channels, in the order of their numbers.
     pub channels: Vec<ChannelInfo>,
 }
@@ -161,6 +176,9 @@ pub struct GpuStats {
     pub kernel_ns: u64,
     /// Time in which the copy engines worked, of all domains.
     pub copy_ns: u64,
+    /// Bytes of memory, if they are known.
+    #[serde(default)]
+    pub memory: Option<u64>,
     /// The domain that has the GPU to itself at the moment, so that its work is not held up.
     pub alone: Option<u16>,
     /// In the order of their numbers.
@@ -180,6 +198,15 @@ pub struct DomainStats {
     pub cap: Option<u32>,
     /// The wait for the GPU that it can bear, in nanoseconds.
     pub latency_ns: Option<u64>,
+    /// Memory that it has allocated, in bytes.
+    #[serde(default)]
+    pub memory_used: u64,
+    /// The most that it may have allocated, in bytes.
+    #[serde(default)]
+    pub memory_quota: Option<u64>,
+    /// Part of the GPU that it is guaranteed, in percent.
+    #[serde(default)]
+    pub guaranteed: Option<u32>,
     /// Processes that may use the GPU.
     pub channels: u32,
     /// GPU time of its kernels, in nanoseconds.
@@ -210,6 +237,15 @@ pub struct DomainStats {
     pub alone_ns: u64,
     /// Turns that its processes did not end in time, or lied about.
     pub overdue: u64,
+}
+
+/// Whether a domain would be let in now.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Checked {
+    /// The GPUs that it would be on; none also where they are not known.
+    pub would_be_on: Vec<u32>,
+    /// What is missing, in words; empty if it would be let in.
+    pub missing: String,
 }
 
 /// It was done.
@@ -252,6 +288,7 @@ mod tests {
                 }],
                 hypervisor: Some(HypervisorStats::default()),
             }),
+            Reply::Checked(Checked::default()),
             Reply::Done(Done::default()),
             Reply::Recorded(Recorded::default()),
             Reply::Error { error: "no".into() },

@@ -9,11 +9,25 @@ use crate::codec::{Bytes, choice, messages};
 use crate::gate::WireGate;
 use crate::packet::{WireEvent, WireExtent};
 use crate::quota::WireQuota;
+use serde::{Deserialize, Serialize};
 
 /// The worker's end of the socket pair.
 pub const WORKER_FD: i32 = 3;
 /// Most regions of one process beside its arena.
 pub const REGION_LIMIT: usize = 1024;
+
+/// A device of the driver, as `vgpu-worker --probe` prints it in a JSON list in the driver's order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probed {
+    /// As `CUDA_VISIBLE_DEVICES` names it: `GPU-8c8a45fd-…`.
+    pub uuid: String,
+    /// Its model.
+    pub name: String,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Its compute capability: major, minor.
+    pub capability: (u32, u32),
+}
 
 messages! {
     /// The channel to serve. The first message.

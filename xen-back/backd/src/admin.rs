@@ -21,7 +21,7 @@ use vgpu_protocol::wait::{Wake, is_ready, wait_any};
 /// How long a tool may take to ask, and to take its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Longest question, in bytes.
-const QUESTION_LIMIT: u64 = 4096;
+const QUESTION_LIMIT: u64 = 32 << 10;
 /// Most recordings at once.
 const RECORDINGS: usize = 4;
 /// How often a recording without entries looks whether it is to end.
@@ -250,7 +250,7 @@ mod tests {
         };
         assert_eq!(ask(&path, "{\"command\":\"list\"}\n"), "{\"devices\":[]}\n");
         assert!(ask(&path, "{\"command\":\"erase\"}\n").contains("\"error\""));
-        assert!(ask(&path, &"x".repeat(10_000)).contains("\"error\""));
+        assert!(ask(&path, &"x".repeat(40_000)).contains("\"error\""));
         // A recording's lines, and its end.
         let lines: Vec<String> = connect(&path, "{\"command\":\"record\",\"seconds\":0}\n")
             .lines()

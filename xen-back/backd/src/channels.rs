@@ -4,8 +4,9 @@
 //! ended. Nothing of a channel may be unmapped before its worker is reaped, and no request may leave a
 //! channel half open.
 
-use crate::gpu::{Membership, Pass};
-use crate::limits::{Account, LimitReached, Reservation};
+use crate::gpu::Pass;
+use crate::limits::{LimitReached, Reservation};
+use crate::placement::Seat;
 use crate::worker::{Launcher, StartError, Worker};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -72,12 +73,8 @@ pub struct Context {
     pub frontend: DomId,
     /// How workers are started.
     pub launcher: Arc<Launcher>,
-    /// The guest's limits.
-    pub account: Account,
-    /// The guest's device memory.
-    pub quota: Arc<QuotaBack>,
-    /// The guest's place on the GPUs.
-    pub gpus: Arc<Membership>,
+    /// What the guest is and has here.
+    pub seat: Arc<Seat>,
 }
 
 /// The channels of one device.
@@ -214,9 +211,7 @@ impl Channels {
             platform,
             frontend,
             launcher,
-            account,
-            quota,
-            gpus,
+            seat,
         } = &self.context;
         if self.channels.contains_key(&open.channel) {
             return Err(Refusal::Invalid(format!(
@@ -232,16 +227,19 @@ impl Channels {
                 layout.total_bytes()
             )));
         }
-        let reserved = account.reserve(1, open.pages)?;
+        let member = seat
+            .membership()
+            .ok_or_else(|| Refusal::Invalid("the domain has no GPU".to_owned()))?;
+        let reserved = seat.account().reserve(1, open.pages)?;
         let grefs = read_list(&**platform, *frontend, Gref(open.list), open.pages)?;
         let event = bind(&**platform, *frontend, Port(open.event_port))?;
         let memory = platform.map(*frontend, &grefs, Access::ReadWrite)?;
         // However the worker ends, the program learns it when its memory is unmapped here.
         memory.set_unmap_notify(Layout::live_offset(Side::Back), Some(&event))?;
-        let slot = Slot::take(quota)?;
+        let slot = Slot::take(seat.quota())?;
         let mut fds = Vec::new();
-        let (passes, gates) = gpus.add_channel(open.channel, &mut fds)?;
-        let worker = launcher.start()?;
+        let (passes, gates) = member.add_channel(open.channel, &mut fds)?;
+        let worker = launcher.start(seat.visible().as_deref())?;
         let serve = FromBackd::Serve(Serve {
             domid: frontend.0,
             channel: open.channel,
@@ -252,7 +250,7 @@ impl Channels {
             event: packet::put_event(&event, &mut fds)?,
             driver: Bytes(launcher.driver.as_bytes().to_vec()),
             gates,
-            quota: quota.put(slot.number, &mut fds)?,
+            quota: seat.quota().put(slot.number, &mut fds)?,
         });
         worker.send(&serve, &borrowed(&fds))?;
         let info = ChannelInfo {
@@ -297,7 +295,7 @@ impl Channels {
         let Context {
             platform,
             frontend,
-            account,
+            seat,
             ..
         } = self.context.clone();
         let channel = self.serving(add.channel)?;
@@ -312,7 +310,7 @@ impl Channels {
                 "a channel has at most {REGION_LIMIT} regions"
             )));
         }
-        let reserved = account.reserve(0, add.pages)?;
+        let reserved = seat.account().reserve(0, add.pages)?;
         let grefs = read_list(&*platform, frontend, Gref(add.list), add.pages)?;
         let memory = platform.map(frontend, &grefs, Access::ReadWrite)?;
         let mut fds = Vec::new();

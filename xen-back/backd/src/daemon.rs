@@ -10,20 +10,22 @@ use crate::channels::Context;
 use crate::config;
 use crate::cpu::{self, Cpu, Need};
 use crate::device::{Device, Handle, Order};
-use crate::gpu::{Gpu, Membership, Recording, Sharing, recording};
+use crate::gpu::{Gpu, Recording, Sharing, recording};
 use crate::limits::{Account, Limits};
+use crate::placement::{Placement, Seat};
 use crate::worker::Launcher;
+use rustix::fs::inotify;
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use vgpu_protocol::admin::{Command, Done, Listing, Reply, ShareChange, Stats};
+use vgpu_protocol::admin::{Checked, Command, Done, Listing, Reply, ShareChange, Stats};
 use vgpu_protocol::keys::{self, Created, DeviceError, DeviceId, Domain};
-use vgpu_protocol::quota::QuotaBack;
 use vgpu_protocol::wait::{Wake, is_ready, wait_any};
-use vgpu_sched::{PolicyKind, Share};
+use vgpu_sched::PolicyKind;
+use vgpu_sched::description::{Description, size_text};
 use xen::{DomId, Platform, PlatformSpec, Store};
 
 /// How long devices have to close when backd stops.
@@ -31,6 +33,10 @@ const STOP_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How long a device rests whose thread has failed.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long after a failure the driver is asked for its devices again, at first and at most.
+const PROBE_PAUSE: Duration = Duration::from_secs(2);
+const PROBE_PAUSE_MOST: Duration = Duration::from_secs(60);
 
 /// What backd is told on its command line.
 #[derive(Clone, Debug)]
@@ -58,13 +64,16 @@ pub struct Options {
 #[derive(Debug)]
 struct Actor {
     handle: Arc<Handle>,
+    seat: Arc<Seat>,
+    /// What its domain's file said last.
+    file: Result<Description, String>,
     thread: JoinHandle<()>,
 }
 
 /// The devices whose threads end.
 #[derive(Debug)]
 struct Ended {
-    wake: Wake,
+    wake: Arc<Wake>,
     ids: Mutex<Vec<DeviceId>>,
 }
 
@@ -77,11 +86,12 @@ struct Daemon {
     own: DomId,
     config_dir: PathBuf,
     launcher: Arc<Launcher>,
-    account: Account,
+    placement: Arc<Placement>,
+    /// Tells when domains' files change; they are read again then.
+    files: Option<OwnedFd>,
     ended: Arc<Ended>,
     actors: BTreeMap<DeviceId, Actor>,
     registry: Registry,
-    gpus: Vec<Arc<Gpu>>,
     cpu: Arc<Cpu>,
     /// The domains that were seen and given what they are due: number and UUID, as numbers come again.
     seen: BTreeSet<(DomId, String)>,
@@ -98,20 +108,33 @@ pub fn run(options: &Options, stop: BorrowedFd<'_>) -> Result<(), Error> {
     let admin = Admin::bind(&options.admin_socket)?;
     let registry = Registry::default();
     let end = Arc::new(Wake::new().map_err(Error::system("making an eventfd"))?);
-    let gpu =
-        Gpu::start(0, "", &options.sharing).map_err(Error::system("starting a GPU's thread"))?;
-    let gpus = vec![Arc::new(gpu)];
-    let cpu = Arc::new(ask_hypervisor(options, &store, &gpus)?);
+    let ended = Arc::new(Ended {
+        wake: Arc::new(Wake::new().map_err(Error::system("making an eventfd"))?),
+        ids: Mutex::default(),
+    });
+    let placement = Arc::new(Placement::new(
+        Account::new(options.per_domain, options.total),
+        options.sharing,
+        ended.wake.clone(),
+    ));
+    {
+        let (launcher, placement, end) = (options.launcher.clone(), placement.clone(), end.clone());
+        std::thread::Builder::new()
+            .name("probe".into())
+            .spawn(move || probe(&launcher, &placement, &end))
+            .map_err(Error::system("starting a thread"))?;
+    }
+    let cpu = Arc::new(ask_hypervisor(options, &store, &placement)?);
     let _undo = Undo(cpu.clone());
     let admin = {
         let end = end.clone();
-        let policy = options.sharing.policy;
-        let policies = gpus.iter().map(|gpu| (gpu.number(), policy)).collect();
         let tools = Tools {
             registry: registry.clone(),
-            gpus: gpus.clone(),
+            placement: placement.clone(),
+            store: platform.store()?,
             cpu: cpu.clone(),
-            policies: Mutex::new(policies),
+            standard: options.sharing.policy,
+            policies: Mutex::default(),
         };
         std::thread::Builder::new()
             .name("admin".into())
@@ -124,14 +147,13 @@ pub fn run(options: &Options, stop: BorrowedFd<'_>) -> Result<(), Error> {
         own,
         config_dir: options.config_dir.clone(),
         launcher: Arc::new(options.launcher.clone()),
-        account: Account::new(options.per_domain, options.total),
-        ended: Arc::new(Ended {
-            wake: Wake::new().map_err(Error::system("making an eventfd"))?,
-            ids: Mutex::default(),
-        }),
+        placement,
+        files: inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
+            .inspect_err(|error| tracing::warn!(%error, "changes of domains' files are not seen"))
+            .ok(),
+        ended,
         actors: BTreeMap::new(),
         registry,
-        gpus,
         cpu,
         seen: BTreeSet::new(),
     };
@@ -154,15 +176,20 @@ impl Drop for Undo {
 }
 
 /// Starts to ask the hypervisor for what the policy needs of it.
-fn ask_hypervisor(options: &Options, store: &Store, gpus: &[Arc<Gpu>]) -> Result<Cpu, Error> {
+fn ask_hypervisor(
+    options: &Options,
+    store: &Store,
+    placement: &Arc<Placement>,
+) -> Result<Cpu, Error> {
     let living: Vec<_> = keys::list_domains(store)?
         .into_iter()
         .map(|domain| (domain.domid, domain.uuid))
         .collect();
-    let told = gpus.to_vec();
+    let placement = placement.clone();
     let sink = move |states: &[(DomId, vgpu_sched::CpuState)]| {
+        let gpus = placement.gpus();
         for (domid, state) in states {
-            for gpu in &told {
+            for gpu in &gpus {
                 gpu.cpu(domid.0, *state);
             }
         }
@@ -177,13 +204,53 @@ fn ask_hypervisor(options: &Options, store: &Store, gpus: &[Arc<Gpu>]) -> Result
     Ok(cpu)
 }
 
+/// Finds out which GPUs there are, as often as it takes.
+fn probe(launcher: &Launcher, placement: &Placement, end: &Wake) {
+    let mut pause = PROBE_PAUSE;
+    let mut said = String::new();
+    loop {
+        let why = match launcher.probe() {
+            Ok(gpus) if gpus.is_empty() => "the driver has no devices".to_owned(),
+            Ok(gpus) => {
+                for (number, gpu) in gpus.iter().enumerate() {
+                    let memory = size_text(gpu.memory);
+                    tracing::info!(
+                        gpu = number,
+                        uuid = gpu.uuid,
+                        name = gpu.name,
+                        memory,
+                        "found"
+                    );
+                }
+                return placement.found(&gpus);
+            }
+            Err(error) => error.to_string(),
+        };
+        if why != said {
+            tracing::warn!(
+                "which GPUs there are is not known, nothing of them can be guaranteed; trying again: {why}"
+            );
+        }
+        placement.not_found(&why);
+        said = why;
+        let deadline = Instant::now().checked_add(pause);
+        if wait_any(&[end.as_fd()], deadline).is_err() || is_ready(end) {
+            return;
+        }
+        pause = pause.saturating_mul(2).min(PROBE_PAUSE_MOST);
+    }
+}
+
 /// What tools can have.
 #[derive(Debug)]
 struct Tools {
     registry: Registry,
-    gpus: Vec<Arc<Gpu>>,
+    placement: Arc<Placement>,
+    store: Store,
     cpu: Arc<Cpu>,
-    /// The policy of each GPU.
+    /// The policy at the start.
+    standard: PolicyKind,
+    /// The policies of GPUs that have another one.
     policies: Mutex<BTreeMap<u32, PolicyKind>>,
 }
 
@@ -198,6 +265,9 @@ impl Service for Tools {
             Command::Stats => self.stats().map(Reply::Stats),
             Command::Policy { gpu, policy } => self.switch(gpu, &policy).map(Reply::Done),
             Command::Set { domid, share } => self.set(domid, share).map(Reply::Done),
+            Command::Check { name, description } => {
+                self.check(&name, &description).map(Reply::Checked)
+            }
             Command::Record { .. } => Err("a recording has no one answer".to_owned()),
         };
         answer.unwrap_or_else(|error| Reply::Error { error })
@@ -205,7 +275,7 @@ impl Service for Tools {
 
     fn record(&self) -> Result<Recording, String> {
         let (recorder, recording) = recording();
-        for gpu in &self.gpus {
+        for gpu in self.placement.gpus() {
             gpu.record(recorder.clone());
         }
         Ok(recording)
@@ -214,27 +284,66 @@ impl Service for Tools {
 
 impl Tools {
     fn stats(&self) -> Result<Stats, String> {
-        let gpus = self.gpus.iter().map(|gpu| {
+        let mut gpus = Vec::new();
+        for gpu in self.placement.gpus() {
             let number = gpu.number();
-            gpu.stats().ok_or_else(|| {
+            let mut stats = gpu.stats().ok_or_else(|| {
                 format!("the thread of GPU {number} does not answer; see vgpu-backd's log")
-            })
-        });
+            })?;
+            stats.memory = self.placement.memory(number);
+            for domain in &mut stats.domains {
+                let Some(seat) = self.placement.find(domain.domid) else {
+                    continue;
+                };
+                let wish = seat.wish().unwrap_or_default();
+                let ordinal = seat.gpus().iter().position(|on| *on == number);
+                domain.memory_used = seat.quota().used(ordinal.unwrap_or(0));
+                domain.memory_quota = wish.memory;
+                domain.guaranteed = wish.guaranteed;
+            }
+            gpus.push(stats);
+        }
         Ok(Stats {
-            gpus: gpus.collect::<Result<_, _>>()?,
+            gpus,
             hypervisor: self.cpu.stats(),
+        })
+    }
+
+    fn check(&self, name: &str, text: &str) -> Result<Checked, String> {
+        let wish = Description::parse(text).map_err(|error| error.to_string())?;
+        let domains = keys::list_domains(&self.store).map_err(|error| error.to_string())?;
+        let known = domains
+            .iter()
+            .find(|domain| domain.name == name || domain.uuid == name);
+        let checked = self
+            .placement
+            .check(known.map(|domain| domain.domid.0), &wish);
+        Ok(match checked {
+            Ok(would_be_on) => Checked {
+                would_be_on,
+                missing: String::new(),
+            },
+            Err(missing) => Checked {
+                would_be_on: Vec::new(),
+                missing,
+            },
         })
     }
 
     fn switch(&self, gpu: Option<u32>, policy: &str) -> Result<Done, String> {
         let kind: PolicyKind = policy.parse().map_err(|error| format!("{error}"))?;
         let wanted = |has: &&Arc<Gpu>| gpu.is_none_or(|gpu| gpu == has.number());
-        let mut gpus = self.gpus.iter().filter(wanted).peekable();
+        let all = self.placement.gpus();
+        let mut gpus = all.iter().filter(wanted).peekable();
         if let (Some(gpu), None) = (gpu, gpus.peek()) {
             return Err(format!("there is no GPU {gpu}"));
         }
         let mut policies = self.policies.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut chosen = policies.clone();
+        let own = |gpu: &Arc<Gpu>| policies.get(&gpu.number()).copied();
+        let mut chosen: BTreeMap<u32, PolicyKind> = all
+            .iter()
+            .map(|gpu| (gpu.number(), own(gpu).unwrap_or(self.standard)))
+            .collect();
         let gpus: Vec<_> = gpus.collect();
         chosen.extend(gpus.iter().map(|gpu| (gpu.number(), kind)));
         let need = chosen.values().copied().map(Need::of).max();
@@ -259,25 +368,21 @@ impl Tools {
         if change.cap.is_some_and(|cap| cap > 100) {
             return Err("a cap is 1 to 100 percent, or 0 for none".to_owned());
         }
-        let none_if_0 = |value: u32| (value != 0).then_some(value);
-        let changed = move |share: Share| Share {
-            weight: change.weight.unwrap_or(share.weight),
-            cap: change.cap.map_or(share.cap, none_if_0),
-            latency: change.latency_ms.map_or(share.latency, |ms| {
-                none_if_0(ms).map(|ms| u64::from(ms).saturating_mul(vgpu_sched::MILLISECOND))
-            }),
+        let seat = self.placement.find(domid);
+        let (Some(seat), Some(mut wish)) = (seat.as_ref(), seat.as_ref().and_then(|it| it.wish()))
+        else {
+            return Err(format!("domain {domid} has no device here"));
         };
-        let mut here = false;
-        for gpu in &self.gpus {
-            if let Some(share) = gpu.change(domid, changed) {
-                tracing::info!(gpu = gpu.number(), domid, ?share, "another share");
-                here = true;
-            }
-        }
-        match here {
-            true => Ok(Done::default()),
-            false => Err(format!("domain {domid} has no device here")),
-        }
+        let none_if_0 = |value: u32| (value != 0).then_some(value);
+        wish.weight = change.weight.or(wish.weight);
+        wish.cap = change.cap.map_or(wish.cap, none_if_0);
+        wish.latency = change.latency_ms.map_or(wish.latency, |ms| {
+            none_if_0(ms).map(|ms| u64::from(ms).saturating_mul(vgpu_sched::MILLISECOND))
+        });
+        wish.check().map_err(|error| error.to_string())?;
+        seat.change(wish)?;
+        tracing::info!(domid, ?change, "another share");
+        Ok(Done::default())
     }
 }
 
@@ -295,19 +400,80 @@ impl Daemon {
             for watch in &watches {
                 while watch.next(Some(Duration::ZERO))?.is_some() {}
             }
+            let files = self.files_changed();
             self.reap();
-            self.look()?;
+            self.look(files)?;
             if is_ready(stop) {
                 return Ok(());
             }
             let mut fds: Vec<_> = watches.iter().map(|watch| watch.poll_fd()).collect();
             fds.extend([stop, self.ended.wake.as_fd()]);
+            fds.extend(self.files.as_ref().map(|files| files.as_fd()));
             wait_any(&fds, None).map_err(Error::system("waiting for XenStore"))?;
         }
     }
 
-    /// Brings devices and threads in line with the domains that there are.
-    fn look(&mut self) -> Result<(), Error> {
+    /// Whether domains' files may have changed.
+    fn files_changed(&self) -> bool {
+        let Some(files) = &self.files else {
+            return false;
+        };
+        let mut changed = false;
+        let mut events = [0; 4096];
+        while rustix::io::read(files, &mut events).is_ok_and(|read| read > 0) {
+            changed = true;
+        }
+        use inotify::WatchFlags as On;
+        let on = On::CLOSE_WRITE | On::MOVED_TO | On::MOVED_FROM | On::DELETE;
+        // The same watch where there is one; none where there is no such folder, which may come.
+        let _ = inotify::add_watch(files, &self.config_dir, on);
+        changed
+    }
+
+    /// What a domain's file says.
+    fn wish(&self, domain: &Domain) -> Result<Description, String> {
+        config::find(&self.config_dir, domain)
+            .map(Option::unwrap_or_default)
+            .map_err(|error| error.to_string())
+    }
+
+    /// Puts in force what domains' files say by now.
+    fn reread(&mut self, domains: &[Domain]) {
+        let mut read = Vec::new();
+        for (id, actor) in &self.actors {
+            let Some(domain) = domains.iter().find(|domain| domain.domid == id.frontend) else {
+                continue;
+            };
+            let file = self.wish(domain);
+            if file == actor.file {
+                continue;
+            }
+            match &file {
+                Ok(wish) => match actor.seat.change(wish.clone()) {
+                    Ok(()) => {
+                        tracing::info!(device = %id, domain = domain.name, "its file holds from now on")
+                    }
+                    Err(missing) => tracing::error!(
+                        device = %id, domain = domain.name,
+                        "its file has changed and does not hold, for what it asks is not there: {missing}"
+                    ),
+                },
+                Err(error) => {
+                    tracing::error!(device = %id, domain = domain.name, "{error}; what held before holds on");
+                    actor.seat.wrong(error.clone());
+                }
+            }
+            read.push((*id, file));
+        }
+        for (id, file) in read {
+            if let Some(actor) = self.actors.get_mut(&id) {
+                actor.file = file;
+            }
+        }
+    }
+
+    /// Brings devices and threads in line with the domains that there are, and with their files.
+    fn look(&mut self, files: bool) -> Result<(), Error> {
         let mut domains = keys::list_domains(&self.store)?;
         // When @releaseDomain fires, the toolstack has not removed a dead domain's nodes yet, and
         // nothing tells when it has: xenstored knows who lives.
@@ -349,11 +515,19 @@ impl Daemon {
             if self.actors.contains_key(&id) {
                 continue;
             }
-            if present.iter().any(|(domid, _)| *domid == id.frontend) {
-                self.start(id)?;
+            if let Some(domain) = domains.iter().find(|domain| domain.domid == id.frontend) {
+                self.start(id, domain)?;
             } else {
                 tracing::info!(device = %id, "removing what a domain that is gone has left");
                 keys::remove_device(&self.store, id)?;
+            }
+        }
+        if files {
+            self.reread(&domains);
+        }
+        for actor in self.actors.values() {
+            if actor.seat.membership().is_none() {
+                actor.handle.nudge();
             }
         }
         Ok(())
@@ -398,33 +572,22 @@ impl Daemon {
         Ok(())
     }
 
-    fn start(&mut self, id: DeviceId) -> Result<(), Error> {
-        let path = format!("{}/{}", id.backend_dir(), keys::DOMAIN);
-        let name = keys::value(&self.store, &path)?.unwrap_or_default();
-        let gpus = Membership::new(
-            &self.gpus,
-            id.frontend.0,
-            &String::from_utf8_lossy(&name),
-            Share::default(),
-            vgpu_sched::Limits::default(),
-        );
-        let uuid = self.seen.iter().find(|(domid, _)| *domid == id.frontend);
-        let uuid = uuid.map_or("", |(_, uuid)| uuid.as_str());
-        let presence = self.cpu.insert(id.frontend, uuid);
-        for gpu in &self.gpus {
-            gpu.presence(id.frontend.0, presence.clone());
-        }
+    fn start(&mut self, id: DeviceId, domain: &Domain) -> Result<(), Error> {
+        let file = self.wish(domain);
+        let presence = self.cpu.insert(id.frontend, &domain.uuid);
+        let seat = self
+            .placement
+            .seat(id.frontend, &domain.name, file.clone(), presence)
+            .map_err(|error| Error::System {
+                what: "making a memory quota",
+                source: std::io::Error::other(error),
+            })?;
         let handle = Arc::new(Handle::new().map_err(Error::system("making an eventfd"))?);
         let context = Context {
             platform: self.platform.clone(),
             frontend: id.frontend,
             launcher: self.launcher.clone(),
-            account: self.account.of_another(),
-            quota: Arc::new(QuotaBack::new().map_err(|error| Error::System {
-                what: "making a memory quota",
-                source: std::io::Error::other(error),
-            })?),
-            gpus: Arc::new(gpus),
+            seat: seat.clone(),
         };
         let device = Device::new(id, self.store.clone(), handle.clone(), context)?;
         let ended = self.ended.clone();
@@ -448,7 +611,13 @@ impl Daemon {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(id, handle.clone());
-        self.actors.insert(id, Actor { handle, thread });
+        let actor = Actor {
+            handle,
+            seat,
+            file,
+            thread,
+        };
+        self.actors.insert(id, actor);
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 use crate::Error;
 use crate::channels::{Channels, Context, bind};
 use crate::limits::Reservation;
+use crate::placement::Entry;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -69,6 +70,11 @@ impl Handle {
         if *now != Order::Gone {
             *now = order;
         }
+        self.wake.wake();
+    }
+
+    /// Has the device looked at again.
+    pub fn nudge(&self) {
         self.wake.wake();
     }
 
@@ -145,6 +151,8 @@ pub struct Device {
     connected: Option<Instant>,
     rest: Rest,
     offers: u32,
+    /// Why the domain is not let in.
+    refused: Option<String>,
 }
 
 impl Device {
@@ -179,6 +187,7 @@ impl Device {
             connected: None,
             rest: Rest::default(),
             offers: 0,
+            refused: None,
         })
     }
 
@@ -276,11 +285,40 @@ impl Device {
         {
             return Ok((BackStep::Wait, Some(until)));
         }
+        if step == BackStep::Offer && !self.enter()? {
+            // The daemon wakes us when something has become free.
+            return Ok((BackStep::Wait, None));
+        }
         let deadline = match self.own {
             State::Closing => self.since.checked_add(patience),
             _ => None,
         };
         Ok((step, deadline))
+    }
+
+    /// Whether the domain is let in. Where it is not, people are told why, once for each reason.
+    fn enter(&mut self) -> Result<bool, Error> {
+        let refused = match self.context.seat.enter() {
+            Entry::Yes => None,
+            Entry::NotYet => return Ok(false),
+            Entry::Refused(why) => Some(why),
+        };
+        if refused != self.refused {
+            match &refused {
+                Some(why) => {
+                    tracing::warn!(device = %self.id, domain = self.domain, "refused for now: {why}");
+                    let error = format!("refused for now: {why}");
+                    self.store.write(&self.id.backend_error(), &error)?;
+                }
+                None => {
+                    tracing::info!(device = %self.id, domain = self.domain, "let in");
+                    self.store.rm(&self.id.backend_error())?;
+                }
+            }
+            self.refused = refused;
+            self.tell();
+        }
+        Ok(self.refused.is_none())
     }
 
     fn show(&mut self, state: State, said: &[(&str, String)]) -> Result<(), Error> {
@@ -292,7 +330,7 @@ impl Device {
     }
 
     fn offer(&mut self) -> Result<(), Error> {
-        let limits = self.context.account.limits();
+        let limits = self.context.seat.account().limits();
         self.offers = self.offers.wrapping_add(1);
         let said = [
             (keys::VERSIONS, PROTOCOL_VERSION.to_string()),
@@ -336,10 +374,10 @@ impl Device {
         let Context {
             platform,
             frontend,
-            account,
+            seat,
             ..
         } = &self.context;
-        let reserved = account.reserve(0, pages)?;
+        let reserved = seat.account().reserve(0, pages)?;
         let grefs = read_list(&**platform, *frontend, list, pages)?;
         let bell = Arc::new(Bell(bind(&**platform, *frontend, port)?));
         let map = platform.map(*frontend, &grefs, Access::ReadWrite)?;
@@ -430,6 +468,11 @@ impl Device {
                 }
             }
         }
+        self.tell();
+    }
+
+    /// Shows people how things are.
+    fn tell(&self) {
         let mut info = self
             .handle
             .info
@@ -440,6 +483,8 @@ impl Device {
             domain: self.domain.clone(),
             devid: self.id.devid,
             state: self.own.name().to_owned(),
+            gpus: self.context.seat.gpus(),
+            refused: self.refused.clone().unwrap_or_default(),
             channels: self.channels.info(),
         };
     }

@@ -2,7 +2,8 @@
 //!
 //! [`daemon`] sees domains come and go and gives each its device; [`device`] is one device's thread,
 //! which steps the state machine and serves the control ring; [`channels`] the channels of a device and
-//! their workers; [`worker`] one worker process; [`gpu`] who may use a GPU when. Nothing that a guest does may end this process: an
+//! their workers; [`worker`] one worker process; [`gpu`] who may use a GPU
+//! when; [`placement`] which domain is on which GPU, and with what. Nothing that a guest does may end this process: an
 //! error ends that guest's channel or device.
 
 pub mod admin;
@@ -13,6 +14,7 @@ pub mod daemon;
 pub mod device;
 pub mod gpu;
 pub mod limits;
+pub mod placement;
 pub mod worker;
 
 use std::path::PathBuf;

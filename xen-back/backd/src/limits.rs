@@ -17,9 +17,7 @@ pub struct Limits {
 
 /// Which limit is reached.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error(
-    "the limit of {limit} {what} for {whose} is reached; close some, or start vgpu-backd with a larger {option}"
-)]
+#[error("the limit of {limit} {what} for {whose} is reached; close some, or raise {option}")]
 pub struct LimitReached {
     limit: u32,
     what: &'static str,
@@ -30,7 +28,7 @@ pub struct LimitReached {
 #[derive(Debug)]
 struct Counter {
     used: AtomicU32,
-    limit: u32,
+    limit: AtomicU32,
     what: &'static str,
     whose: &'static str,
     option: &'static str,
@@ -38,7 +36,12 @@ struct Counter {
 
 impl Counter {
     fn take(self: &Arc<Self>, count: u32) -> Result<Taken, LimitReached> {
-        let more = |used: u32| used.checked_add(count).filter(|sum| *sum <= self.limit);
+        let limit = self.limit.load(Ordering::Relaxed);
+        // Whoever has more than a limit that was lowered may still ask for other things.
+        let more = |used: u32| {
+            let sum = used.checked_add(count)?;
+            (count == 0 || sum <= limit).then_some(sum)
+        };
         match self
             .used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
@@ -48,7 +51,7 @@ impl Counter {
                 count,
             }),
             Err(_) => Err(LimitReached {
-                limit: self.limit,
+                limit,
                 what: self.what,
                 whose: self.whose,
                 option: self.option,
@@ -88,7 +91,7 @@ impl Account {
         let counter = |limit, what, whose, option| {
             Arc::new(Counter {
                 used: AtomicU32::new(0),
-                limit,
+                limit: AtomicU32::new(limit),
                 what,
                 whose,
                 option,
@@ -96,21 +99,31 @@ impl Account {
         };
         Account {
             channels: [
-                counter(domain.channels, "channels", "a domain", "--max-channels"),
+                counter(
+                    domain.channels,
+                    "channels",
+                    "a domain",
+                    "channels in its file or vgpu-backd's --max-channels",
+                ),
                 counter(
                     all.channels,
                     "channels",
                     "all domains together",
-                    "--max-channels-total",
+                    "vgpu-backd's --max-channels-total",
                 ),
             ],
             pages: [
-                counter(domain.pages, "mapped pages", "a domain", "--max-pages"),
+                counter(
+                    domain.pages,
+                    "mapped pages",
+                    "a domain",
+                    "mapped in its file or vgpu-backd's --max-pages",
+                ),
                 counter(
                     all.pages,
                     "mapped pages",
                     "all domains together",
-                    "--max-pages-total",
+                    "vgpu-backd's --max-pages-total",
                 ),
             ],
         }
@@ -121,6 +134,7 @@ impl Account {
         let fresh = |[own, all]: &[Arc<Counter>; 2]| {
             let own = Counter {
                 used: AtomicU32::new(0),
+                limit: AtomicU32::new(own.limit.load(Ordering::Relaxed)),
                 ..**own
             };
             [Arc::new(own), all.clone()]
@@ -136,9 +150,17 @@ impl Account {
         let [channels, _] = &self.channels;
         let [pages, _] = &self.pages;
         Limits {
-            channels: channels.limit,
-            pages: pages.limit,
+            channels: channels.limit.load(Ordering::Relaxed),
+            pages: pages.limit.load(Ordering::Relaxed),
         }
+    }
+
+    /// Gives the domain other limits. What it has beyond them stays.
+    pub fn set_limits(&self, limits: Limits) {
+        let [channels, _] = &self.channels;
+        let [pages, _] = &self.pages;
+        channels.limit.store(limits.channels, Ordering::Relaxed);
+        pages.limit.store(limits.pages, Ordering::Relaxed);
     }
 
     /// Reserves all of it or nothing.
@@ -184,7 +206,18 @@ mod tests {
         assert_eq!(b.reserve(1, 0).unwrap_err().whose, "all domains together");
         assert_eq!(b.reserve(0, 1).unwrap_err().limit, 15);
         drop((first, second, third));
-        b.reserve(2, 10).unwrap();
+        let more = b.reserve(2, 10).unwrap();
         assert!(a.reserve(0, u32::MAX).is_err());
+        // Another limit holds from then on, for that domain alone.
+        b.set_limits(Limits {
+            channels: 1,
+            pages: 12,
+        });
+        assert_eq!(b.reserve(1, 0).unwrap_err().limit, 1);
+        assert_eq!(b.reserve(0, 3).unwrap_err().limit, 12);
+        b.reserve(0, 2).unwrap();
+        drop(more);
+        b.reserve(1, 12).unwrap();
+        assert_eq!(a.limits().channels, 2);
     }
 }

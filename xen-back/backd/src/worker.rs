@@ -12,8 +12,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use vgpu_protocol::backend::{FromBackd, FromWorker, WORKER_FD};
+use std::time::{Duration, Instant};
+use vgpu_protocol::backend::{FromBackd, FromWorker, Probed, WORKER_FD};
+use vgpu_protocol::control::{TEXT_LIMIT, printable};
 use vgpu_protocol::packet::{self, PacketError};
+use vgpu_protocol::wait::{is_ready, wait_any};
 
 /// How workers are started.
 #[derive(Clone, Debug)]
@@ -83,6 +86,48 @@ pub struct StartError {
     source: io::Error,
 }
 
+/// Why the devices of the driver are not known.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// The worker does not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// It does not tell, and what it says instead.
+    #[error("{0}")]
+    Silent(String),
+}
+
+/// How long a driver may take to tell its devices.
+const PROBE_PATIENCE: Duration = Duration::from_secs(30);
+/// Most bytes of its answer.
+const PROBE_LIMIT: usize = 64 << 10;
+
+/// What a process writes to its standard output and standard error until it closes them or patience ends.
+fn read_all(child: &mut Child) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    let deadline = Instant::now().checked_add(PROBE_PATIENCE);
+    let mut texts = (Vec::new(), Vec::new());
+    let mut pipes = [
+        child.stdout.take().map(OwnedFd::from),
+        child.stderr.take().map(OwnedFd::from),
+    ];
+    while pipes.iter().any(Option::is_some) && deadline.is_some_and(|at| Instant::now() < at) {
+        let fds: Vec<_> = pipes.iter().flatten().map(AsFd::as_fd).collect();
+        wait_any(&fds, deadline)?;
+        for (pipe, text) in pipes.iter_mut().zip([&mut texts.0, &mut texts.1]) {
+            let Some(fd) = pipe.as_ref().filter(|fd| is_ready(fd)) else {
+                continue;
+            };
+            let mut bytes = [0; 4096];
+            let read = rustix::io::read(fd, &mut bytes)?;
+            text.extend_from_slice(bytes.get(..read).unwrap_or_default());
+            if read == 0 || text.len() > PROBE_LIMIT {
+                *pipe = None;
+            }
+        }
+    }
+    Ok(texts)
+}
+
 /// A worker process.
 #[derive(Debug)]
 pub struct Worker {
@@ -93,18 +138,56 @@ pub struct Worker {
 }
 
 impl Launcher {
-    /// Starts a worker, which then waits to be told what to serve.
+    /// Starts a worker, which then waits to be told what to serve. It sees the devices that `visible` names,
+    /// as `CUDA_VISIBLE_DEVICES` does; else those that we see.
     ///
     /// # Errors
     /// [`StartError`]
-    pub fn start(&self) -> Result<Worker, StartError> {
-        self.spawn().map_err(|source| StartError {
+    pub fn start(&self, visible: Option<&str>) -> Result<Worker, StartError> {
+        self.spawn(visible).map_err(|source| StartError {
             program: self.program.clone(),
             source,
         })
     }
 
-    fn spawn(&self) -> io::Result<Worker> {
+    /// The devices of the driver.
+    ///
+    /// # Errors
+    /// [`ProbeError`]
+    pub fn probe(&self) -> Result<Vec<Probed>, ProbeError> {
+        let failed = |source| StartError {
+            program: self.program.clone(),
+            source,
+        };
+        let mut child = self.command();
+        child.arg("--probe").arg("--driver").arg(&self.driver);
+        child.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = child.spawn().map_err(failed)?;
+        let told = read_all(&mut child).map_err(failed);
+        // It has ended, or is not waited for any longer.
+        let _ = child.kill();
+        let _ = child.wait();
+        let (text, error) = told?;
+        serde_json::from_slice(&text).map_err(|_| {
+            let error = printable(error.trim_ascii(), TEXT_LIMIT);
+            ProbeError::Silent(match error.as_str() {
+                "" => format!("it says nothing within {} s", PROBE_PATIENCE.as_secs()),
+                error => error.to_owned(),
+            })
+        })
+    }
+
+    /// The program, as the user that it runs as.
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.stdin(Stdio::null());
+        if let Some(user) = self.user {
+            command.uid(user.uid).gid(user.gid);
+        }
+        command
+    }
+
+    fn spawn(&self, visible: Option<&str>) -> io::Result<Worker> {
         let (ours, theirs) = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -113,10 +196,9 @@ impl Launcher {
         )?;
         // A worker that does not listen must not hold up its device's other channels.
         fcntl_setfl(&ours, OFlags::NONBLOCK)?;
-        let mut command = Command::new(&self.program);
-        command.stdin(Stdio::null());
-        if let Some(user) = self.user {
-            command.uid(user.uid).gid(user.gid);
+        let mut command = self.command();
+        if let Some(visible) = visible {
+            command.env("CUDA_VISIBLE_DEVICES", visible);
         }
         let inherited = theirs.as_raw_fd();
         // SAFETY: the closure only makes system calls, on a descriptor that is open until spawn returns.
@@ -233,8 +315,6 @@ impl Drop for Worker {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
-    use std::time::{Duration, Instant};
-    use vgpu_protocol::wait::wait_any;
 
     fn launcher(program: &str) -> Launcher {
         Launcher {
@@ -247,7 +327,7 @@ mod tests {
     #[test]
     fn a_worker_that_is_not_there_is_an_error_that_says_so() {
         let error = launcher("/nonexistent/vgpu-worker")
-            .start()
+            .start(None)
             .unwrap_err()
             .to_string();
         assert!(
@@ -258,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_ends_is_noticed_and_reaped() {
-        let mut worker = launcher("/bin/true").start().unwrap();
+        let mut worker = launcher("/bin/true").start(None).unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
         let how = loop {
             if let Some(how) = worker.ended() {
@@ -283,6 +363,24 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_tells_devices_or_why_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let probe = |text: &str| {
+            let script = dir.path().join("probe");
+            std::fs::write(&script, format!("#!/bin/sh\n{text}\n")).unwrap();
+            std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+            launcher(script.to_str().unwrap()).probe()
+        };
+        let device = r#"echo '[{"uuid":"GPU-1","name":"x","memory":5,"capability":[8,0]}]'; test "$1" = --probe"#;
+        assert_eq!(probe(device).unwrap()[0].memory, 5);
+        let error = probe("echo 'no driver' >&2; exit 1").unwrap_err();
+        assert_eq!(error.to_string(), "no driver");
+        assert!(probe("echo '{}'").is_err());
+        let error = launcher("/nonexistent/vgpu-worker").probe().unwrap_err();
+        assert!(error.to_string().contains("/nonexistent/vgpu-worker"));
+    }
+
+    #[test]
     fn a_dropped_worker_is_gone() {
         let dir = tempfile::tempdir().unwrap();
         let script = dir.path().join("stays");
@@ -293,7 +391,7 @@ mod tests {
             driver: String::new(),
             user: None,
         }
-        .start()
+        .start(None)
         .unwrap();
         assert_eq!(worker.ended(), None);
         let pid = worker.pid();

@@ -45,6 +45,13 @@ const GRANT_LIMIT: u32 = 1024;
 
 fn main() -> ExitCode {
     match std::env::var(ROLE).as_deref() {
+        Ok("worker") if std::env::args().any(|argument| argument == "--probe") => {
+            if std::env::args().any(|argument| argument == "broken") {
+                eprintln!("the driver broken does not start");
+                return ExitCode::FAILURE;
+            }
+            println!(r#"[{{"uuid":"GPU-1","name":"echo","memory":1048576,"capability":[8,0]}}]"#);
+        }
         Ok("worker") => worker(),
         Ok("frontd") => frontd(),
         _ => return run_tests(),

@@ -3,7 +3,8 @@
 //! One worker serves one channel: [`serve`] takes calls off the queue in program order, [`execute`]
 //! carries them out, [`blocking`] waits on the device without holding up the queue, [`meter`] measures what
 //! the devices do and waits at the gate, [`tables`] and [`regions`] hold what the guest may name, [`memory`]
-//! counts what it has allocated. Everything it reads from the queue is hostile; a call
+//! counts what it has allocated; [`probe`] only says which devices there are. Everything it reads from the queue is
+//! hostile; a call
 //! that makes no sense ends this worker and nothing else.
 
 pub mod blocking;
@@ -11,6 +12,7 @@ pub mod execute;
 pub mod memory;
 pub mod meter;
 pub mod param;
+pub mod probe;
 pub mod regions;
 pub mod sandbox;
 pub mod serve;

@@ -343,6 +343,18 @@ impl Arbiter {
         });
     }
 
+    /// Other limits hold for a domain from now on.
+    pub fn limit(&mut self, domid: u16, limits: Limits) {
+        let Some(domain) = self.ids.get(&domid).and_then(|id| self.domains.get_mut(id)) else {
+            return;
+        };
+        domain.limits = limits;
+        let channels = domain.channels.clone();
+        for gate in channels.iter().filter_map(|key| self.gate(*key)) {
+            gate.set_launches(limits.launches.unwrap_or(0));
+        }
+    }
+
     /// What a domain is entitled to, if it is here.
     pub fn share(&self, domid: u16) -> Option<Share> {
         let id = self.ids.get(&domid)?;
@@ -1159,6 +1171,7 @@ impl Arbiter {
                 waiting: u64::saturating_add(waiting, copy.scheduler.waiting(*id).into()),
                 alone_ns: domain.alone.saturating_add(alone),
                 overdue: domain.overdue,
+                ..DomainStats::default()
             });
         }
         let owner = self.owner.and_then(|(owner, _)| self.domains.get(&owner));
@@ -1172,6 +1185,7 @@ impl Arbiter {
             copy_ns: copy.scheduler.busy(),
             alone: owner.map(|domain| domain.domid),
             domains,
+            ..GpuStats::default()
         }
     }
 

@@ -53,6 +53,8 @@ enum Order {
         limits: Limits,
     },
     RemoveDomain(u16),
+    Limit(u16, Limits),
+    Share(u16, Share),
     Change {
         domid: u16,
         change: Change,
@@ -209,6 +211,16 @@ impl Gpu {
         self.shared.give(Order::RemoveDomain(domid));
     }
 
+    /// A domain is entitled to something else from now on.
+    pub fn share(&self, domid: u16, share: Share) {
+        self.shared.give(Order::Share(domid, share));
+    }
+
+    /// Other limits hold for a domain from now on.
+    pub fn limit(&self, domid: u16, limits: Limits) {
+        self.shared.give(Order::Limit(domid, limits));
+    }
+
     /// A new channel of a domain that was added: its right to use this GPU, and its gate as it is named to
     /// the worker in a message with these descriptors.
     ///
@@ -319,6 +331,20 @@ impl Membership {
         Membership {
             domid,
             gpus: gpus.to_vec(),
+        }
+    }
+
+    /// Other limits hold from now on.
+    pub fn limit(&self, limits: Limits) {
+        for gpu in &self.gpus {
+            gpu.limit(self.domid, limits);
+        }
+    }
+
+    /// Another share of all these GPUs holds from now on.
+    pub fn share(&self, share: Share) {
+        for gpu in &self.gpus {
+            gpu.share(self.domid, share);
         }
     }
 

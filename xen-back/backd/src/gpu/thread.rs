@@ -131,6 +131,8 @@ impl Thread {
                 share,
                 limits,
             } => arbiter.add_domain(now, domid, &name, share, limits),
+            Order::Share(domid, share) => arbiter.update(now, domid, share),
+            Order::Limit(domid, limits) => arbiter.limit(domid, limits),
             Order::RemoveDomain(domid) => arbiter.remove_domain(now, domid),
             Order::Change {
                 domid,
