@@ -299,8 +299,9 @@ impl Scheduler {
 
     /// Time for which the device was kept idle on purpose, for somebody whom the policy expected back soon,
     /// although others had work: what the policy's waits cost.
-    pub fn held(&self) -> Nanos {
-        self.held
+    pub fn held(&self, now: Nanos) -> Nanos {
+        let since = self.holding.unwrap_or(now);
+        self.held + now.saturating_sub(since)
     }
 
     /// Pieces of work of a domain that wait.

@@ -363,7 +363,7 @@ impl<'e> Simulation<'e> {
                 self.results.lost += end.saturating_sub(since);
             }
             self.results.busy += device.scheduler.busy();
-            self.results.held += device.scheduler.held();
+            self.results.held += device.scheduler.held(end);
         }
         for index in 0..self.domains.len() as u32 {
             if self.domains[index as usize].here {

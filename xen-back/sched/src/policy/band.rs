@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Pick, Policy, PolicyKind, TURN, Table};
+use super::{Pick, Policy, PolicyKind, Table};
 use crate::{DomainId, MICROSECOND, MILLISECOND, Nanos, SECOND, Share};
 
 /// How often budgets are given out; what is left beyond as much on either side is forgotten.
@@ -192,11 +192,7 @@ impl Policy for Band {
             }
         }
         self.waiting = None;
-        Pick::Run {
-            id,
-            turn: TURN,
-            pieces: None,
-        }
+        Pick::a_turn(id)
     }
 
     fn granted(&mut self, _now: Nanos, id: DomainId, _estimate: Nanos, _pieces: u32) {

@@ -28,7 +28,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Pick, Policy, PolicyKind, TURN, Table};
+use super::{Pick, Policy, PolicyKind, Table};
 use crate::{DomainId, MICROSECOND, MILLISECOND, Nanos, SECOND, Share};
 
 /// Longest wait for a domain that usually comes back sooner.
@@ -293,11 +293,7 @@ impl Policy for Fair {
                 return Pick::Wait { until };
             }
         }
-        Pick::Run {
-            id: borrower.unwrap_or(first),
-            turn: TURN,
-            pieces: None,
-        }
+        Pick::a_turn(borrower.unwrap_or(first))
     }
 
     fn granted(&mut self, _now: Nanos, id: DomainId, estimate: Nanos, _pieces: u32) {

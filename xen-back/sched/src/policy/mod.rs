@@ -41,6 +41,17 @@ pub enum Pick {
     },
 }
 
+impl Pick {
+    /// This domain, for a usual turn.
+    pub fn a_turn(id: DomainId) -> Self {
+        Self::Run {
+            id,
+            turn: TURN,
+            pieces: None,
+        }
+    }
+}
+
 /// Decides whom to let on the device. Times never go backwards from call to call.
 ///
 /// A domain is *ready* while it has work that waits and may run (it is not over its cap).
