@@ -281,6 +281,16 @@ impl Host {
         run(&mut xl, Duration::from_secs(60))
     }
 
+    /// backd's admin socket.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.run_dir().join("backd.sock")
+    }
+
+    /// The folder of the local platform.
+    pub fn platform_folder(&self) -> PathBuf {
+        self.xen_dir()
+    }
+
     /// The devices that there are, as backd and XenStore tell.
     pub fn devices(&self) -> Result<Vec<Device>> {
         let listed = self.xl_vgpu(&["list", "--json"])?.success()?;
