@@ -97,12 +97,12 @@ pub struct Claim {
     pub wanted: String,
     /// What was.
     pub measured: String,
-    /// Whether that is enough.
-    pub holds: bool,
+    /// Whether that is enough; none if it was not measured.
+    pub holds: Option<bool>,
 }
 
 impl Claim {
-    /// A value that must be at least so much; `None` could not be measured, and does not hold.
+    /// A value that must be at least so much; `None` was not measured.
     pub fn at_least(what: &str, judged: &Judged, value: Option<f64>, bound: f64) -> Self {
         Self::new(
             what,
@@ -163,8 +163,8 @@ impl Claim {
             place: judged.run.place,
             wanted,
             measured: value.map_or_else(|| "not measured".to_owned(), text),
-            // NaN holds nothing.
-            holds: value.is_some_and(holds),
+            // NaN is enough for nothing.
+            holds: value.map(holds),
         }
     }
 }

@@ -43,7 +43,12 @@ struct Arguments {
     #[arg(long, value_enum)]
     driver: Option<DriverName>,
     /// Where the report goes
-    #[arg(long, value_name = "DIR", default_value = "target/fairness")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "target/fairness",
+        overrides_with = "out"
+    )]
     out: PathBuf,
     /// The product, as `cargo xtask bundle` lays it out
     #[arg(long, value_name = "DIR")]

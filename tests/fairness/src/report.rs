@@ -506,8 +506,9 @@ fn claims_table<'c>(claims: impl Iterator<Item = &'c Claim>) -> String {
 /// Whether a claim holds, in words.
 pub fn verdict(claim: &Claim) -> &'static str {
     match claim.holds {
-        true => "holds",
-        false => "DOES NOT HOLD",
+        Some(true) => "holds",
+        Some(false) => "DOES NOT HOLD",
+        None => "–",
     }
 }
 
@@ -819,7 +820,10 @@ fn page(outcome: &Outcome, sections: &str) -> String {
         .collect();
     devices.sort_unstable();
     devices.dedup();
-    let holds = outcome.claims().filter(|claim| claim.holds).count();
+    let holds = outcome
+        .claims()
+        .filter(|claim| claim.holds == Some(true))
+        .count();
     let all = outcome.claims().count();
     let names = outcome.done.iter().map(|done| done.experiment.name());
     let names = names.chain(outcome.scale.iter().map(|_| scale::NAME));

@@ -8,6 +8,7 @@ mod bench_softcuda;
 mod bundle;
 mod coverage;
 mod demo;
+mod fairness;
 mod monitor;
 mod setup;
 mod test;
@@ -29,6 +30,7 @@ enum Command {
     Setup(setup::Arguments),
     Bundle(bundle::Arguments),
     Bench(bench::Arguments),
+    Fairness(fairness::Arguments),
     XenTest(xen::TestArguments),
     XenShell(xen::ShellArguments),
     Tinygrad(tinygrad::Arguments),
@@ -43,6 +45,7 @@ fn main() -> Result<()> {
         Command::Test(arguments) => test::run(&arguments),
         Command::Setup(arguments) => setup::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Fairness(arguments) => fairness::run(&arguments),
         Command::Bundle(arguments) => bundle::run(&arguments),
         Command::XenTest(arguments) => xen::test(&arguments),
         Command::XenShell(arguments) => xen::shell(&arguments),

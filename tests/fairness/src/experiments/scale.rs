@@ -5,8 +5,8 @@ use std::time::Instant;
 use serde::Serialize;
 use vgpu_sched::sim::{Experiment, Workload, run};
 use vgpu_sched::{
-    CpuState, Decision, DomainId, MICROSECOND, MILLISECOND, Nanos, PolicyKind, SECOND, Scheduler, Settings,
-    Share, Used, metrics,
+    CpuState, Decision, DomainId, MICROSECOND, MILLISECOND, Nanos, PolicyKind, SECOND, Scheduler,
+    Settings, Share, Used, metrics,
 };
 
 use crate::experiment::Claim;
@@ -171,7 +171,7 @@ pub fn claims(simulated: &[Simulated], costs: &[Cost]) -> Vec<Claim> {
         place: Place::Sim,
         wanted,
         measured,
-        holds,
+        holds: Some(holds),
     };
     let mut claims = Vec::new();
     for run in simulated
