@@ -216,6 +216,8 @@ wire {
     135 ContextDestroy Wait { context: Id<Context> } -> {};
     /// What the domain may have of a device's memory, what it has, and the difference, in bytes; without a context.
     136 DeviceMemory Wait { device: i32 } -> { total: u64, free: u64, used: u64 };
+    /// What part of a device's time the domain has had in the last second, in thousandths: for kernels, for copies.
+    137 DeviceShare Wait { device: i32 } -> { kernels: u32, copies: u32 };
 
     /// Appends to the image of a module that is about to be loaded.
     140 ImageData Post { image: u32, data: Payload } -> {};

@@ -145,6 +145,43 @@ fn a_monitor_sees_what_all_programs_of_its_domain_have_and_no_others() -> Result
 }
 
 #[test]
+fn a_monitor_sees_its_domains_share_of_the_device() -> Result<()> {
+    let mut host = host()?;
+    let guests = [host.guest("busy")?, host.guest("idle")?];
+    let (mut monitor, mut other) = (
+        Probe::start(&host, &guests[0])?,
+        Probe::start(&host, &guests[1])?,
+    );
+    for probe in [&mut monitor, &mut other] {
+        assert_eq!(probe.ask("init")?, 0);
+        assert_eq!(probe.ask("rates")?, json!([0, 0, 0]));
+    }
+    let mut program = host.in_guest(&guests[0], "vectorAdd");
+    program.args(["--n", "200000", "--iterations", "1000000"]);
+    let mut program = program.stdout(Stdio::null()).spawn()?;
+    let share = |probe: &mut Probe| -> Result<u64> {
+        let rates = probe.ask("rates")?;
+        ensure!(rates[0] == 0, "{rates}");
+        let percent = |at: usize| rates[at].as_u64().context("not a number");
+        ensure!(percent(1)? <= 100 && percent(2)? <= 100, "{rates}");
+        percent(1)
+    };
+    let used = wait_until("the program's share shows", || Ok(share(&mut monitor)? > 0));
+    let others = share(&mut other);
+    program.kill()?;
+    program.wait()?;
+    used?;
+    assert_eq!(others?, 0);
+    wait_until("its share has passed", || Ok(share(&mut monitor)? == 0))?;
+    monitor.end()?;
+    other.end()?;
+    for guest in guests {
+        host.destroy(guest)?;
+    }
+    host.check_clean()
+}
+
+#[test]
 fn wrong_use_is_told_apart_and_the_unknown_is_not_supported() -> Result<()> {
     let mut host = host()?;
     let guest = host.guest("misused")?;

@@ -517,6 +517,25 @@ pub unsafe fn nvmlDeviceGetMemoryInfo_v2(
     unsafe { give(memory, info) }
 }
 
+/// Thousandths as the percent that they round to.
+fn percent(thousandths: u32) -> c_uint {
+    thousandths.saturating_add(5) / 10
+}
+
+pub unsafe fn nvmlDeviceGetUtilizationRates(
+    device: nvmlDevice_t,
+    utilization: *mut nvmlUtilization_t,
+) -> Answer {
+    let device = ordinal(device)?;
+    let share = ask(|channel| channel.ask(&request::DeviceShare { device }))?;
+    let rates = nvmlUtilization_t {
+        gpu: percent(share.kernels),
+        memory: percent(share.copies),
+    };
+    // SAFETY: the caller's contract.
+    unsafe { give(utilization, rates) }
+}
+
 pub unsafe fn nvmlDeviceGetComputeMode(
     device: nvmlDevice_t,
     mode: *mut nvmlComputeMode_t,
@@ -648,6 +667,7 @@ mod tests {
         assert_eq!(size_of::<nvmlMemory_v2_t>(), 40);
         assert_eq!(offset_of!(nvmlMemory_v2_t, total), 8);
         assert_eq!(offset_of!(nvmlMemory_v2_t, used), 32);
+        assert_eq!(size_of::<nvmlUtilization_t>(), 8);
         assert_eq!(size_of::<nvmlPciInfo_t>(), 68);
         assert_eq!(offset_of!(nvmlPciInfo_t, pciDeviceId), 28);
         assert_eq!(offset_of!(nvmlPciInfo_t, pciSubSystemId), 32);
@@ -664,6 +684,11 @@ mod tests {
     fn a_uuid_is_written_as_nvml_does() {
         let uuid: Uuid = std::array::from_fn(|n| n as u8 * 17);
         assert_eq!(uuid_text(&uuid), "GPU-00112233-4455-6677-8899-aabbccddeeff");
+    }
+
+    #[test]
+    fn a_share_is_rounded_to_percent() {
+        assert_eq!([0, 4, 5, 995, 1000].map(percent), [0, 0, 1, 100, 100]);
     }
 
     #[test]

@@ -161,6 +161,8 @@ answered {
     nvmlDeviceGetMemoryInfo(device: nvmlDevice_t, memory: *mut nvmlMemory_t);
     /// The same; nothing is reserved.
     nvmlDeviceGetMemoryInfo_v2(device: nvmlDevice_t, memory: *mut nvmlMemory_v2_t);
+    /// What the domain has had of the device's time in the last second, in percent: `gpu` for kernels, `memory` for copies between host and device.
+    nvmlDeviceGetUtilizationRates(device: nvmlDevice_t, utilization: *mut nvmlUtilization_t);
     /// Who may have contexts, as the device's attribute says.
     nvmlDeviceGetComputeMode(device: nvmlDevice_t, mode: *mut nvmlComputeMode_t);
     /// The compute capability, as the device's attributes say.
@@ -266,7 +268,6 @@ device {
     nvmlDeviceGetTotalEccErrors(errorType: nvmlMemoryErrorType_t, counterType: nvmlEccCounterType_t, eccCounts: *mut c_ulonglong);
     nvmlDeviceGetDetailedEccErrors(errorType: nvmlMemoryErrorType_t, counterType: nvmlEccCounterType_t, eccCounts: *mut nvmlEccErrorCounts_t);
     nvmlDeviceGetMemoryErrorCounter(errorType: nvmlMemoryErrorType_t, counterType: nvmlEccCounterType_t, locationType: nvmlMemoryLocation_t, count: *mut c_ulonglong);
-    nvmlDeviceGetUtilizationRates(utilization: *mut nvmlUtilization_t);
     nvmlDeviceGetEncoderUtilization(utilization: *mut c_uint, samplingPeriodUs: *mut c_uint);
     nvmlDeviceGetEncoderCapacity(encoderQueryType: nvmlEncoderType_t, encoderCapacity: *mut c_uint);
     nvmlDeviceGetEncoderStats(sessionCount: *mut c_uint, averageFps: *mut c_uint, averageLatency: *mut c_uint);

@@ -50,6 +50,7 @@ fn main() -> ExitCode {
             Some("nvml") => probe.nvml(),
             Some("cuda") => probe.cuda(),
             Some("memory") => probe.memory(),
+            Some("rates") => probe.rates(),
             Some("alloc") => probe.alloc(words.next().and_then(|n| n.parse().ok()).unwrap_or(0)),
             Some("free") => probe.free(words.next().and_then(|n| n.parse().ok()).unwrap_or(0)),
             Some("wrong") => probe.wrong(),
@@ -219,6 +220,16 @@ impl Probe {
             "nvml": { "code": code, "total": memory.total, "free": memory.free, "used": memory.used },
             "cuda": { "code": told.0, "total": total, "free": free },
         })
+    }
+
+    /// Device 0's utilisation: the code, kernels, copies.
+    fn rates(&self) -> Value {
+        let mut rates = nvmlUtilization_t { gpu: 0, memory: 0 };
+        let code = c!(
+            self.nvml,
+            nvmlDeviceGetUtilizationRates(self.device(0), &mut rates)
+        );
+        json!([code, rates.gpu, rates.memory])
     }
 
     /// Allocates device memory in the primary context: the result and the address.
