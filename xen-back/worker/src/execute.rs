@@ -355,6 +355,13 @@ impl Executor {
             Call::ContextCreate(r) => now(self.context_create(r)),
             Call::ContextDestroy(r) => now(self.context_destroy(r)),
             Call::DeviceMemory(r) => now(self.device_memory(r.device)),
+            Call::DeviceShare(r) => {
+                // A driver whose devices are not measured has no answer.
+                let shares = self.meter.shares(ordinal(r.device));
+                now(shares
+                    .map(|[kernels, copies]| reply::DeviceShare { kernels, copies })
+                    .ok_or(CuResult::NOT_SUPPORTED))
+            }
             Call::ImageData(r) => now(self.image_data(r)),
             Call::ModuleLoad(r) => now(self.module_load(r, context)),
             Call::ModuleUnload(r) => now(self.module_unload(r)),

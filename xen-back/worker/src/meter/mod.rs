@@ -173,6 +173,12 @@ impl Meter {
         })
     }
 
+    /// What part of a device's engines the domain has had in the last second, in thousandths: kernels, copies.
+    pub fn shares(&self, ordinal: usize) -> Option<[u32; 2]> {
+        let device = self.devices.get(ordinal)?;
+        Some(device.gate.shares(now_ns()))
+    }
+
     /// The guest has a new context.
     pub fn came(&mut self, context: u32, native: Native, ordinal: i32) {
         if let Ok(ordinal) = usize::try_from(ordinal) {
