@@ -145,6 +145,40 @@ fn a_monitor_sees_what_all_programs_of_its_domain_have_and_no_others() -> Result
 }
 
 #[test]
+fn nvml_and_cuda_show_the_quota_and_it_holds() -> Result<()> {
+    const MIB: u64 = 1 << 20;
+    let out_of_memory = 2;
+    let mut host = host()?;
+    let guest = host.guest_described("limited", "memory = \"64M\"\n")?;
+    let (mut probe, mut second) = (Probe::start(&host, &guest)?, Probe::start(&host, &guest)?);
+    assert_eq!(probe.ask("init")?, 0);
+    for probe in [&mut probe, &mut second] {
+        assert_eq!(probe.ask("cuda")?["devices"][0]["total"], 64 * MIB);
+    }
+    assert_eq!(probe.ask("alloc 4096")?[0], 0);
+    assert_eq!(second.ask(&format!("alloc {}", 48 * MIB))?[0], 0);
+    let used = 48 * MIB + 4096;
+    let seen = probe.ask("memory")?;
+    assert_eq!(memory(&seen)?, [64 * MIB, 64 * MIB - used, used]);
+    assert_eq!(
+        seen["cuda"],
+        json!({ "code": 0, "total": 64 * MIB, "free": 64 * MIB - used })
+    );
+    // What is left is less, whichever process asks.
+    assert_eq!(probe.ask(&format!("alloc {}", 16 * MIB))?[0], out_of_memory);
+    assert_eq!(memory(&probe.ask("memory")?)?[2], used);
+    assert_eq!(probe.ask(&format!("alloc {}", 8 * MIB))?[0], 0);
+    second.end()?;
+    wait_until("the second program's memory is free", || {
+        Ok(memory(&probe.ask("memory")?)?[2] == 8 * MIB + 4096)
+    })?;
+    assert_eq!(probe.ask(&format!("alloc {}", 48 * MIB))?[0], 0);
+    probe.end()?;
+    host.destroy(guest)?;
+    host.check_clean()
+}
+
+#[test]
 fn a_monitor_sees_its_domains_share_of_the_device() -> Result<()> {
     let mut host = host()?;
     let guests = [host.guest("busy")?, host.guest("idle")?];
