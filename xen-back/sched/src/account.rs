@@ -25,13 +25,13 @@ pub struct Account {
 impl std::ops::AddAssign for Account {
     /// Puts together what a domain had of several engines or devices.
     fn add_assign(&mut self, other: Self) {
-        self.kernels += other.kernels;
-        self.copies += other.copies;
-        self.launches += other.launches;
-        self.transfers += other.transfers;
-        self.bytes += other.bytes;
-        self.waited += other.waited;
-        self.turns += other.turns;
+        self.kernels = self.kernels.saturating_add(other.kernels);
+        self.copies = self.copies.saturating_add(other.copies);
+        self.launches = self.launches.saturating_add(other.launches);
+        self.transfers = self.transfers.saturating_add(other.transfers);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.waited = self.waited.saturating_add(other.waited);
+        self.turns = self.turns.saturating_add(other.turns);
     }
 }
 

@@ -278,8 +278,8 @@ impl Scheduler {
             if let Some(until) = domain.capped {
                 self.capped.remove(&(until, id));
             }
-            self.in_flight.retain(|_, flight| flight.id != id);
         }
+        self.in_flight.retain(|_, flight| flight.id != id);
     }
 
     /// What a domain has had.
@@ -475,19 +475,22 @@ impl Scheduler {
             .attribute(used.start, used.end.min(now), used.busy);
         self.fill(now, id);
         if let Some(domain) = self.domains.get_mut(id) {
-            let account = &mut domain.account;
-            match self.settings.engine {
-                Engine::Compute => {
-                    account.kernels += time;
-                    account.launches += u64::from(used.pieces);
-                }
-                Engine::Copy => {
-                    account.copies += time;
-                    account.transfers += u64::from(used.pieces);
-                }
-            }
-            // What others say of bytes is not checked.
-            account.bytes = account.bytes.saturating_add(used.bytes);
+            let (kernels, copies) = match self.settings.engine {
+                Engine::Compute => (time, 0),
+                Engine::Copy => (0, time),
+            };
+            let (launches, transfers) = match self.settings.engine {
+                Engine::Compute => (used.pieces, 0),
+                Engine::Copy => (0, used.pieces),
+            };
+            domain.account += Account {
+                kernels,
+                copies,
+                launches: launches.into(),
+                transfers: transfers.into(),
+                bytes: used.bytes,
+                ..Account::default()
+            };
             domain.tokens -= i128::from(time) * 100;
             if used.pieces > 0 {
                 let piece = time / Nanos::from(used.pieces);

@@ -479,7 +479,7 @@ impl<'e> Simulation<'e> {
                 takes = trace.get(domain.next_of_trace).map(|&(_, takes)| takes);
                 domain.next_of_trace += 1;
                 let following = trace.get(domain.next_of_trace);
-                next = following.map(|&(when, _)| (workload.from + when).max(now));
+                next = following.map(|&(when, _)| workload.from.saturating_add(when).max(now));
             }
         }
         if domain.requests.is_empty() && domain.on_until < now {

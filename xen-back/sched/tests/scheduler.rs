@@ -1,8 +1,11 @@
 //! The scheduler by hand: what a caller can tell it and what it must answer.
 
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
 use vgpu_sched::{
-    Decision, DomainId, Engine, Grant, MILLISECOND, Nanos, PolicyKind, SECOND, Scheduler, Settings,
-    Share, Used,
+    CpuState, Decision, DomainId, Engine, Grant, MILLISECOND, Nanos, PolicyKind, SECOND, Scheduler,
+    Settings, Share, Used,
 };
 
 const A: DomainId = DomainId(0);
@@ -171,5 +174,207 @@ fn a_policy_put_in_force_knows_what_is_in_flight() {
             on.number,
             Used::span(now, now + MILLISECOND, 1),
         );
+    }
+}
+
+/// Something that a caller may do.
+#[derive(Clone, Debug)]
+enum Call {
+    Insert(u32, Share),
+    Update(u32, Share),
+    Remove(u32),
+    Cpu(u32, CpuState),
+    Arrived(u32, u32),
+    Withdraw(u32, u32),
+    SetWaiting(u32, u32),
+    Foreign(u32, Nanos),
+    Charge(u32, Used),
+    /// Of what is in flight, the oldest ends, used so.
+    Complete(Used),
+    Decide,
+    Switch(PolicyKind),
+    Pass(Nanos),
+}
+
+/// Numbers that a worker may tell: mostly sensible, sometimes anything.
+fn used() -> impl Strategy<Value = Used> {
+    let time = || prop_oneof![8 => 0..10 * SECOND, 1 => any::<Nanos>()];
+    let pieces = prop_oneof![8 => 0..100_u32, 1 => any::<u32>()];
+    (time(), time(), time(), pieces, any::<u64>()).prop_map(|(start, end, busy, pieces, bytes)| {
+        Used {
+            start,
+            end,
+            busy,
+            pieces,
+            bytes,
+        }
+    })
+}
+
+fn calls() -> impl Strategy<Value = Call> {
+    let id = || 0..4_u32;
+    let share = || {
+        let cap = prop::option::weighted(0.3, 1..120_u32);
+        (any::<u32>(), cap, prop::option::of(any::<Nanos>())).prop_map(|(weight, cap, latency)| {
+            Share {
+                weight,
+                cap,
+                latency,
+            }
+        })
+    };
+    let cpu = (
+        any::<u32>(),
+        prop::option::of(any::<u32>()),
+        any::<bool>(),
+        any::<Nanos>(),
+    );
+    let cpu = cpu.prop_map(|(weight, cap, running, used)| CpuState {
+        weight,
+        cap,
+        running,
+        used,
+    });
+    let pieces = || prop_oneof![8 => 0..20_u32, 1 => any::<u32>()];
+    let estimate = prop_oneof![8 => 0..20 * MILLISECOND, 1 => any::<Nanos>()];
+    prop_oneof![
+        1 => (id(), share()).prop_map(|(id, share)| Call::Insert(id, share)),
+        1 => (id(), share()).prop_map(|(id, share)| Call::Update(id, share)),
+        1 => id().prop_map(Call::Remove),
+        1 => (id(), cpu).prop_map(|(id, state)| Call::Cpu(id, state)),
+        4 => (id(), pieces()).prop_map(|(id, pieces)| Call::Arrived(id, pieces)),
+        1 => (id(), pieces()).prop_map(|(id, pieces)| Call::Withdraw(id, pieces)),
+        1 => (id(), pieces()).prop_map(|(id, pieces)| Call::SetWaiting(id, pieces)),
+        1 => (id(), estimate).prop_map(|(id, estimate)| Call::Foreign(id, estimate)),
+        1 => (id(), used()).prop_map(|(id, used)| Call::Charge(id, used)),
+        4 => used().prop_map(Call::Complete),
+        8 => Just(Call::Decide),
+        1 => prop::sample::select(PolicyKind::ALL.to_vec()).prop_map(Call::Switch),
+        4 => (0..50 * MILLISECOND).prop_map(Call::Pass),
+    ]
+}
+
+/// What the scheduler should know, kept simply.
+#[derive(Default)]
+struct Model {
+    now: Nanos,
+    waiting: BTreeMap<u32, u32>,
+    in_flight: Vec<(u64, u32)>,
+    charged: Nanos,
+}
+
+impl Model {
+    fn decide(&mut self, scheduler: &mut Scheduler) -> Result<Decision, TestCaseError> {
+        let decision = scheduler.decide(self.now);
+        match decision {
+            Decision::Run(grant) => {
+                prop_assert!(self.in_flight.len() < 2, "a third is let on");
+                let waiting = self.waiting.get_mut(&grant.id.0);
+                let waiting = waiting.expect("a domain that is there");
+                prop_assert!((1..=*waiting).contains(&grant.pieces));
+                *waiting -= grant.pieces;
+                self.in_flight.push((grant.number, grant.id.0));
+            }
+            Decision::At(when) => prop_assert!(when > self.now, "asked again at once"),
+            Decision::Idle => {}
+        }
+        Ok(decision)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Whatever a caller does, with whatever numbers: nothing panics, nothing that waits is forgotten or invented, time
+    /// is charged once; and when all is quiet, what waits gets on.
+    #[test]
+    fn no_order_of_calls_loses_work(
+        kind in prop::sample::select(PolicyKind::ALL.to_vec()),
+        calls in prop::collection::vec(calls(), 0..200),
+    ) {
+        let mut scheduler = Scheduler::new(kind.make(), Settings::default());
+        let mut model = Model::default();
+        for call in calls {
+            let now = model.now;
+            match call {
+                Call::Insert(id, share) => {
+                    scheduler.insert(now, DomainId(id), share);
+                    model.waiting.insert(id, 0);
+                    model.in_flight.retain(|&(_, of)| of != id);
+                }
+                Call::Update(id, share) => scheduler.update(now, DomainId(id), share),
+                Call::Remove(id) => {
+                    scheduler.remove(now, DomainId(id));
+                    model.waiting.remove(&id);
+                    model.in_flight.retain(|&(_, of)| of != id);
+                }
+                Call::Cpu(id, state) => scheduler.cpu(now, DomainId(id), state),
+                Call::Arrived(id, pieces) => {
+                    scheduler.arrived(now, DomainId(id), pieces);
+                    if let Some(waiting) = model.waiting.get_mut(&id) {
+                        *waiting = waiting.saturating_add(pieces);
+                    }
+                }
+                Call::Withdraw(id, pieces) => {
+                    scheduler.withdraw(now, DomainId(id), pieces);
+                    if let Some(waiting) = model.waiting.get_mut(&id) {
+                        *waiting = waiting.saturating_sub(pieces);
+                    }
+                }
+                Call::SetWaiting(id, pieces) => {
+                    scheduler.set_waiting(now, DomainId(id), pieces);
+                    if let Some(waiting) = model.waiting.get_mut(&id) {
+                        *waiting = pieces;
+                    }
+                }
+                Call::Foreign(id, estimate) => {
+                    let number = scheduler.foreign(now, DomainId(id), estimate);
+                    model.in_flight.push((number, id));
+                }
+                Call::Charge(id, used) => {
+                    model.charged += scheduler.charge(now, DomainId(id), used);
+                }
+                Call::Complete(used) => {
+                    if !model.in_flight.is_empty() {
+                        let (number, _) = model.in_flight.remove(0);
+                        model.charged += scheduler.complete(now, number, used);
+                        prop_assert_eq!(scheduler.complete(now, number, used), 0);
+                    }
+                }
+                Call::Decide => {
+                    model.decide(&mut scheduler)?;
+                }
+                Call::Switch(kind) => scheduler.switch(now, kind.make()),
+                Call::Pass(time) => model.now += time,
+            }
+            for (&id, &waiting) in &model.waiting {
+                prop_assert_eq!(scheduler.waiting(DomainId(id)), waiting);
+            }
+            prop_assert_eq!(scheduler.is_busy(), !model.in_flight.is_empty());
+            prop_assert_eq!(scheduler.busy(), model.charged);
+            prop_assert!(model.charged <= model.now);
+        }
+        // Quiet: what is in flight ends, and what waits is let on, a few pieces of each domain.
+        for &id in model.waiting.keys() {
+            scheduler.set_waiting(model.now, DomainId(id), 3);
+            scheduler.update(model.now, DomainId(id), Share::default());
+        }
+        model.waiting.values_mut().for_each(|waiting| *waiting = 3);
+        for _ in 0..1000 {
+            if !model.in_flight.is_empty() {
+                let (number, _) = model.in_flight.remove(0);
+                let start = model.now;
+                model.now += 100;
+                scheduler.complete(model.now, number, Used::span(start, model.now, 1));
+            }
+            match model.decide(&mut scheduler)? {
+                Decision::At(when) if model.in_flight.is_empty() => model.now = when,
+                Decision::Idle if model.in_flight.is_empty() => break,
+                _ => {}
+            }
+        }
+        for (id, waiting) in &model.waiting {
+            prop_assert_eq!(*waiting, 0, "domain {} under {}", id, scheduler.policy());
+        }
     }
 }

@@ -1,6 +1,17 @@
-//! Gdev's BAND, and the CREDIT that it improves on. Domains stand in one queue and the first with work goes on;
-//! who has used up its budget goes to the end. Budgets are device time, given out anew each period.
-//! (Kato, McThrow, Maltzahn, Brandt: Gdev, USENIX ATC 2012.)
+//! Gdev's BAND (`band`), and the CREDIT that it improves on (`gdev-credit`). (Kato, McThrow, Maltzahn, Brandt: Gdev,
+//! USENIX ATC 2012; times as in its code.)
+//!
+//! Domains stand in one queue, and the first that has work goes on. With B = w/Σw a domain's bandwidth, over all
+//! domains, each has a budget of device time that changes
+//!
+//! > every P = 30 ms by P · B (beyond ±P it is forgotten: set to 0), and by −d with each d of device time used.
+//!
+//! CREDIT sends whoever's budget is below 0 to the end of the queue. BAND does so only if the domain is also over
+//! its bandwidth: if it has had more than B of the time since the second began. And before BAND lets on another
+//! that is over its bandwidth, it waits up to 500 µs for the one that was on last, whose kernels may be short.
+//! Nothing is capped, and but for that wait somebody always runs if anybody wants to.
+//!
+//! Gdev decides for each kernel; here kernels shorter than a turn go on together.
 
 use std::collections::BTreeSet;
 
@@ -15,10 +26,6 @@ const WAIT: Nanos = 500 * MICROSECOND;
 const WINDOW: Nanos = SECOND;
 
 /// BAND and CREDIT.
-///
-/// CREDIT sends whoever has no budget left to the end of the queue. BAND does so only if it has also had more
-/// of the device than its bandwidth; and before letting on another that has, it waits up to 500 µs for the
-/// one that was on last, whose kernels may be short.
 #[derive(Debug)]
 pub struct Band {
     looks_at_use: bool,
