@@ -5,6 +5,25 @@
 //! so the same code runs in vgpu-backd and in the [`sim`]ulator, and an experiment with ten thousand
 //! domains takes seconds.
 //!
+//! ```
+//! use vgpu_sched::{Decision, DomainId, PolicyKind, Scheduler, Settings, Share, Used};
+//!
+//! let mut scheduler = Scheduler::new(PolicyKind::Fair.make(), Settings::default());
+//! let guest = DomainId(0);
+//! scheduler.insert(0, guest, Share::default());
+//! // At 1,000 ns it asks for three kernels' turns.
+//! scheduler.arrived(1_000, guest, 3);
+//! let Decision::Run(grant) = scheduler.decide(1_000) else {
+//!     unreachable!("nobody else wants the device");
+//! };
+//! // It is told its turn, runs two kernels in it, and reports. The third it asks for again.
+//! let used = Used::span(5_000, 905_000, 2);
+//! assert_eq!(scheduler.complete(910_000, grant.number, used), 900_000);
+//! scheduler.set_waiting(910_000, guest, 1);
+//! assert_eq!(scheduler.account(guest).map(|account| account.launches), Some(2));
+//! assert!(matches!(scheduler.decide(910_000), Decision::Run(_)));
+//! ```
+//!
 //! The currency is measured device time. The device is not preemptive: what was let on it runs to its end,
 //! so every promise here holds up to one piece of work, and what a domain took too much it pays back.
 

@@ -627,14 +627,22 @@ mod tests {
 
     #[test]
     fn equal_seeds_give_equal_results_and_others_do_not() {
-        let domains = vec![Workload::busy(MILLISECOND); 3];
-        let mut experiment = Experiment::new(PolicyKind::Fair, domains, SECOND);
-        for domain in &mut experiment.domains {
-            domain.piece = Distribution::Exponential(MILLISECOND);
+        for policy in PolicyKind::ALL {
+            let mut domains = vec![Workload::busy(MILLISECOND); 6];
+            for (index, domain) in (0..).zip(&mut domains) {
+                domain.piece = Distribution::Exponential(MILLISECOND);
+                domain.device = index % 2;
+                if index > 3 {
+                    domain.arrivals = Arrivals::Open {
+                        every: Distribution::Uniform(MILLISECOND, 9 * MILLISECOND),
+                    };
+                }
+            }
+            let mut experiment = Experiment::new(policy, domains, SECOND / 2);
+            let one = run(&experiment);
+            assert_eq!(one, run(&experiment), "{policy}");
+            experiment.seed = 2;
+            assert_ne!(one, run(&experiment), "{policy}");
         }
-        let one = run(&experiment);
-        assert_eq!(one, run(&experiment));
-        experiment.seed = 2;
-        assert_ne!(one, run(&experiment));
     }
 }

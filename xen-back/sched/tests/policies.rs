@@ -2,8 +2,9 @@
 //! what `fair` promises.
 
 use vgpu_sched::sim::{Arrivals, Distribution, Experiment, Results, Workload, run};
+use vgpu_sched::trace::{self, Entry, Work};
 use vgpu_sched::{
-    CpuState, MICROSECOND, MILLISECOND, PolicyKind, SECOND, Settings, metrics, policy,
+    CpuState, Engine, MICROSECOND, MILLISECOND, PolicyKind, SECOND, Settings, metrics, policy,
 };
 
 const DURATION: u64 = 20 * SECOND;
@@ -337,4 +338,92 @@ fn a_policy_is_changed_without_losing_work() {
     }
     assert_eq!((done, scheduler.waiting(id)), (100, 0));
     assert_eq!(scheduler.account(id).unwrap().kernels, 100 * MILLISECOND);
+}
+
+#[test]
+fn a_hundred_domains_have_equal_parts() {
+    let lengths = [1, 2, 5, 10].map(|length| length * MILLISECOND);
+    let domains: Vec<Workload> = (0..100)
+        .map(|index| Workload::busy(lengths[index % 4]))
+        .collect();
+    let results = run(&Experiment::new(PolicyKind::Fair, domains, 300 * SECOND));
+    let had: Vec<f64> = (results.domains.iter())
+        .map(|domain| domain.account.kernels as f64)
+        .collect();
+    assert!(metrics::min_max(&had) >= 0.99, "{}", metrics::min_max(&had));
+    assert!(metrics::jain(&had) >= 0.9999, "{}", metrics::jain(&had));
+}
+
+#[test]
+fn copies_and_kernels_do_not_wait_for_each_other() {
+    let mut copies = Workload::busy(5 * MILLISECOND);
+    copies.engine = Engine::Copy;
+    let mut elsewhere = Workload::busy(MILLISECOND);
+    elsewhere.device = 1;
+    let kernels = Workload::busy(MILLISECOND);
+    let results = simulate(
+        PolicyKind::Fair,
+        vec![copies.clone(), copies, kernels, elsewhere],
+    );
+    let had = results.domains.iter().map(|domain| {
+        let account = domain.account;
+        (account.kernels, account.copies).into()
+    });
+    let had: Vec<[u64; 2]> = had.collect();
+    for (domain, expected) in [[0, 1], [0, 1], [2, 0], [2, 0]].iter().enumerate() {
+        for (had, halves) in had[domain].iter().zip(expected) {
+            let expected = halves * DURATION / 2;
+            assert!(
+                had.abs_diff(expected) <= 10 * MILLISECOND,
+                "{domain}: {had}"
+            );
+        }
+    }
+}
+
+/// What a simulation did, written down as backd would and replayed, happens again.
+#[test]
+fn a_recorded_simulation_replays() {
+    let domains: Vec<Workload> = [2, 5, 9]
+        .map(|every| {
+            let mut domain = Workload::busy(0).weight(every as u32 * 100);
+            domain.piece = Distribution::Exponential(MILLISECOND);
+            domain.arrivals = Arrivals::Open {
+                every: Distribution::Exponential(every * MILLISECOND),
+            };
+            domain
+        })
+        .into();
+    let recording = |domains| Experiment {
+        record: true,
+        ..Experiment::new(PolicyKind::Fair, domains, 2 * SECOND)
+    };
+    let first = run(&recording(domains.clone()));
+    let shares = (0..).zip(&domains).map(|(domid, domain)| Entry::Share {
+        at_ns: 0,
+        gpu: 0,
+        domid,
+        domain: String::new(),
+        share: domain.share,
+    });
+    let work = first.ran.iter().map(|ran| {
+        Entry::Work(Work {
+            gpu: 0,
+            domid: ran.domain,
+            domain: String::new(),
+            engine: Engine::Compute,
+            arrived_ns: ran.arrived,
+            start_ns: ran.start,
+            end_ns: ran.end,
+            busy_ns: ran.end - ran.start,
+            pieces: 1,
+            bytes: 0,
+        })
+    });
+    let entries: Vec<Entry> = shares.chain(work).collect();
+    let streams = trace::workloads(&entries);
+    let replayed = streams.into_iter().map(|stream| stream.workload).collect();
+    let again = run(&recording(replayed));
+    assert!(first.ran.len() > 1000, "{}", first.ran.len());
+    assert_eq!(first.ran, again.ran);
 }
