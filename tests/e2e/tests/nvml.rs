@@ -291,6 +291,24 @@ fn a_channel_lasts_from_the_first_init_to_the_last_shutdown() -> Result<()> {
 }
 
 #[test]
+fn threads_initialise_ask_and_shut_down_as_they_like() -> Result<()> {
+    let mut host = host()?;
+    let guest = host.guest("threaded")?;
+    let mut probe = Probe::start(&host, &guest)?;
+    // Whoever is last closes the channel, and the next one opens another.
+    assert_eq!(probe.ask("threads")?, json!({ "0": 8 * 10 * 4 }));
+    assert_eq!(probe.ask("shutdown")?, 1);
+    // With a user who stays.
+    assert_eq!(probe.ask("init")?, 0);
+    assert_eq!(probe.ask("threads")?, json!({ "0": 8 * 10 * 4 }));
+    wait_until("there is one worker", || Ok(host.workers()?.len() == 1))?;
+    assert_eq!(probe.ask("shutdown")?, 0);
+    probe.end()?;
+    host.destroy(guest)?;
+    host.check_clean()
+}
+
+#[test]
 fn a_child_that_is_forked_after_nvml_has_both_libraries() -> Result<()> {
     let mut host = host()?;
     let guest = host.guest("forking")?;

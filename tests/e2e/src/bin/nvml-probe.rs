@@ -7,6 +7,7 @@ use cuda_abi::sys::CUdevice_attribute as A;
 use cuda_abi::{CuResult, Driver};
 use nvml_wrapper_sys::bindings::*;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char};
 use std::io::BufRead;
 use std::mem::{size_of, zeroed};
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
             Some("alloc") => probe.alloc(words.next().and_then(|n| n.parse().ok()).unwrap_or(0)),
             Some("free") => probe.free(words.next().and_then(|n| n.parse().ok()).unwrap_or(0)),
             Some("wrong") => probe.wrong(),
+            Some("threads") => probe.threads(),
             Some("fork") => probe.fork(),
             _ => {
                 eprintln!("nvml-probe: no such command: {line}");
@@ -279,6 +281,36 @@ impl Probe {
             "a negative number of fields": c!(nvml, nvmlDeviceGetFieldValues(device, -1, &mut field)),
             "clearing the ECC counts": c!(nvml, nvmlDeviceClearEccErrorCounts(device, 0)),
         })
+    }
+
+    /// Threads that each initialise, ask and shut down, again and again: how often each code came.
+    fn threads(&self) -> Value {
+        let round = || {
+            // SAFETY: a structure of numbers alone.
+            let mut memory: nvmlMemory_t = unsafe { zeroed() };
+            let mut count = 0;
+            [
+                c!(self.nvml, nvmlInit_v2()),
+                c!(self.nvml, nvmlDeviceGetCount_v2(&mut count)),
+                c!(
+                    self.nvml,
+                    nvmlDeviceGetMemoryInfo(self.device(0), &mut memory)
+                ),
+                c!(self.nvml, nvmlShutdown()),
+            ]
+        };
+        let mut codes = BTreeMap::new();
+        std::thread::scope(|scope| {
+            let work = || (0..10).flat_map(|_| round()).collect::<Vec<_>>();
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(work)).collect();
+            for thread in threads {
+                // A thread that panicked has no codes, and the count shows it.
+                for code in thread.join().unwrap_or_default() {
+                    *codes.entry(code.to_string()).or_insert(0) += 1;
+                }
+            }
+        });
+        json!(codes)
     }
 
     /// What a forked child can do: [NVML's count, its code, cuInit, cuDeviceGetCount], by its exit status.
