@@ -59,14 +59,23 @@ struct Page {
     slots: AtomicU32,
     reserved: AtomicU32,
     limits: [AtomicU64; GPUS],
+    bounds: [AtomicU64; GPUS],
     each: [Slot; SLOTS as usize],
 }
 
 impl Page {
+    /// The domain's quota.
     fn limit(&self, gpu: usize) -> u64 {
         self.limits
             .get(gpu)
             .map_or(UNLIMITED, |limit| limit.load(Ordering::Relaxed))
+    }
+
+    /// What it may hold now: its quota, or less where that is not free.
+    fn bound(&self, gpu: usize) -> u64 {
+        let bound = self.bounds.get(gpu);
+        let bound = bound.map_or(UNLIMITED, |bound| bound.load(Ordering::Relaxed));
+        bound.min(self.limit(gpu))
     }
 
     /// The slots in use.
@@ -134,7 +143,7 @@ impl QuotaBack {
         };
         let shared = Shared::map(&memory)?;
         let page = shared.page();
-        for limit in &page.limits {
+        for limit in page.limits.iter().chain(&page.bounds) {
             limit.store(UNLIMITED, Ordering::Relaxed);
         }
         page.magic.store(MAGIC, Ordering::Relaxed);
@@ -150,6 +159,14 @@ impl QuotaBack {
     pub fn set_limit(&self, bytes: Option<u64>) {
         for limit in &self.shared.page().limits {
             limit.store(bytes.unwrap_or(UNLIMITED), Ordering::Relaxed);
+        }
+    }
+
+    /// Bounds what the domain may hold of a GPU for the time being, as others are to have the rest. It is not told
+    /// of this as of its limit.
+    pub fn set_bound(&self, gpu: usize, bytes: Option<u64>) {
+        if let Some(bound) = self.shared.page().bounds.get(gpu) {
+            bound.store(bytes.unwrap_or(UNLIMITED), Ordering::Relaxed);
         }
     }
 
@@ -246,6 +263,12 @@ impl QuotaWorker {
         (limit != UNLIMITED).then_some(limit)
     }
 
+    /// The most that the domain may hold of a GPU now, in bytes: its limit, or less.
+    pub fn bound(&self, gpu: usize) -> Option<u64> {
+        let bound = self.shared.page().bound(gpu);
+        (bound != UNLIMITED).then_some(bound)
+    }
+
     /// What the domain holds of a GPU, in bytes.
     pub fn used(&self, gpu: usize) -> u64 {
         self.shared.page().used(gpu)
@@ -272,7 +295,7 @@ impl QuotaWorker {
                 true
             }
         };
-        if page.limit(gpu) == UNLIMITED {
+        if page.bound(gpu) == UNLIMITED {
             return hold().then_some(()).ok_or(OverQuota);
         }
         for attempt in 0..ATTEMPTS {
@@ -289,7 +312,7 @@ impl QuotaWorker {
                     wished = wished.saturating_add(wishes);
                 }
             }
-            let limit = page.limit(gpu);
+            let limit = page.bound(gpu);
             let needed = held.saturating_add(bytes);
             let granted = needed.saturating_add(wished) <= limit && hold();
             asked.store(0, Ordering::SeqCst);
@@ -357,6 +380,18 @@ mod tests {
         assert_eq!(b.reserve(0, 1), Err(OverQuota));
         assert_eq!(back.used(0), 1000);
         back.set_limit(None);
+        b.reserve(0, 1).unwrap();
+        // A bound holds beside the limit, for one GPU, and is not shown as one.
+        back.set_bound(0, Some(1001));
+        assert_eq!(b.reserve(0, 1), Err(OverQuota));
+        assert_eq!(
+            (b.limit(0), b.bound(0), b.bound(1)),
+            (None, Some(1001), None)
+        );
+        back.set_limit(Some(5));
+        assert_eq!((b.limit(0), b.bound(0)), (Some(5), Some(5)));
+        back.set_limit(None);
+        back.set_bound(0, None);
         b.reserve(0, 1).unwrap();
     }
 

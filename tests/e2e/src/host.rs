@@ -67,6 +67,8 @@ pub struct Host {
     driver: Driver,
     /// More of backd's command line.
     pub backd_options: Vec<String>,
+    /// Variables of backd's environment, which its workers have too.
+    environment: Vec<(String, String)>,
     xen: Option<Daemon>,
     backd: Option<Daemon>,
 }
@@ -114,6 +116,16 @@ impl Host {
 
     /// The same, with more of backd's command line.
     pub fn start_with(bundle: &Bundle, driver: Driver, options: &[&str]) -> Result<Host> {
+        Host::start_in(bundle, driver, options, &[])
+    }
+
+    /// The same, with variables in backd's environment.
+    pub fn start_in(
+        bundle: &Bundle,
+        driver: Driver,
+        options: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Host> {
         let folder = tempfile::Builder::new().prefix("xen-vgpu-").tempdir()?;
         // Workers and programs of other users come in here.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
@@ -129,6 +141,10 @@ impl Host {
             folder,
             driver,
             backd_options: options.iter().map(|option| (*option).to_owned()).collect(),
+            environment: environment
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
             xen: None,
             backd: None,
         };
@@ -164,7 +180,8 @@ impl Host {
             .arg(self.run_dir())
             .arg("--driver")
             .arg(driver)
-            .args(&self.backd_options);
+            .args(&self.backd_options)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.backd = Some(Daemon::start("vgpu-backd", &mut backd, &self.logs())?);
         self.wait("backd answers", |h| Ok(h.devices().is_ok()))
     }
@@ -186,11 +203,20 @@ impl Host {
 
     /// The same with a description of what it is to have.
     pub fn guest_described(&mut self, name: &str, description: &str) -> Result<Guest> {
-        let file = self.folder.path().join(format!("domains.d/{name}.toml"));
-        fs::write(file, description)?;
+        self.describe(name, description)?;
         let mut guest = self.domain(name)?;
         self.start_frontd(&mut guest)?;
         Ok(guest)
+    }
+
+    /// Writes what a domain is to have.
+    pub fn describe(&self, name: &str, description: &str) -> Result<()> {
+        Ok(fs::write(self.description_file(name), description)?)
+    }
+
+    /// Where that is written.
+    pub fn description_file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("domains.d/{name}.toml"))
     }
 
     /// Makes a domain, and nothing else.

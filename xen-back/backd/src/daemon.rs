@@ -38,6 +38,9 @@ const FAILED_PAUSE: Duration = Duration::from_secs(1);
 const PROBE_PAUSE: Duration = Duration::from_secs(2);
 const PROBE_PAUSE_MOST: Duration = Duration::from_secs(60);
 
+/// How often memory is held to what guarantees leave, where there are any.
+const BALANCE: Duration = Duration::from_millis(100);
+
 /// What backd is told on its command line.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -409,7 +412,16 @@ impl Daemon {
             let mut fds: Vec<_> = watches.iter().map(|watch| watch.poll_fd()).collect();
             fds.extend([stop, self.ended.wake.as_fd()]);
             fds.extend(self.files.as_ref().map(|files| files.as_fd()));
-            wait_any(&fds, None).map_err(Error::system("waiting for XenStore"))?;
+            loop {
+                let deadline = match self.placement.balance() {
+                    true => Instant::now().checked_add(BALANCE),
+                    false => None,
+                };
+                wait_any(&fds, deadline).map_err(Error::system("waiting for XenStore"))?;
+                if fds.iter().any(is_ready) {
+                    break;
+                }
+            }
         }
     }
 

@@ -189,6 +189,43 @@ impl Placement {
         lock(&self.state).gpus.clone()
     }
 
+    /// Holds domains whose memory is not guaranteed, all together, to what the guarantees on their GPUs leave. To be
+    /// called about ten times a second as long as it says so: what they allocate at once meanwhile may be more.
+    pub fn balance(&self) -> bool {
+        let seats = self.seats();
+        let state = lock(&self.state);
+        let mut needed = false;
+        for (number, gpu) in state.admission.gpus().iter().enumerate() {
+            let mut kept = 0u64;
+            let mut others = Vec::new();
+            for seat in &seats {
+                let Some((wish, gpus)) = state.admission.get(id(seat.domid)) else {
+                    continue;
+                };
+                let Some(ordinal) = gpus.iter().position(|on| *on == number) else {
+                    continue;
+                };
+                match wish.reserved_memory() {
+                    0 => others.push((seat, ordinal, seat.quota.used(ordinal))),
+                    reserved => kept = kept.saturating_add(reserved),
+                }
+            }
+            let used: u64 = others
+                .iter()
+                .fold(0, |sum, (_, _, used)| u64::saturating_add(sum, *used));
+            let bounded = kept > 0 && !others.is_empty();
+            for (seat, ordinal, own) in others {
+                let taken = kept.saturating_add(used.saturating_sub(own));
+                let bound = bounded.then(|| gpu.memory.saturating_sub(taken));
+                seat.quota.set_bound(ordinal, bound);
+            }
+            needed |= bounded;
+        }
+        // Before the seats, whose ends want the lock.
+        drop(state);
+        needed
+    }
+
     /// The seat of a domain that is here.
     pub fn find(&self, domid: u16) -> Option<Arc<Seat>> {
         lock(&self.state).seats.get(&domid)?.upgrade()
@@ -323,6 +360,8 @@ impl Seat {
             membership: Arc::new(membership),
         });
         self.limit(&wish);
+        // What the others may have is another from now on.
+        self.placement.freed.wake();
         Entry::Yes
     }
 
@@ -427,6 +466,7 @@ impl Drop for Seat {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vgpu_protocol::quota::QuotaWorker;
     use vgpu_protocol::wait::is_ready;
 
     const ALL: Limits = Limits {
@@ -558,6 +598,42 @@ mod tests {
             Ok(vec![0])
         );
         assert!(placement.check(None, &sure(31, 1 << 20).unwrap()).is_err());
+    }
+
+    #[test]
+    fn memory_that_is_guaranteed_is_not_others_to_take() {
+        let (placement, _) = placement();
+        placement.found(&gpus(&[1 << 30]));
+        let plain = |domid: u16| {
+            let seat = placement.seat(
+                DomId(domid),
+                "d",
+                Ok(Description::default()),
+                Arc::default(),
+            );
+            let seat = seat.unwrap();
+            assert_eq!(seat.enter(), Entry::Yes);
+            let slot = seat.quota().take_slot().unwrap();
+            let mut fds = Vec::new();
+            let wire = seat.quota().put(slot, &mut fds).unwrap();
+            (seat, QuotaWorker::take(&wire, &fds).unwrap())
+        };
+        let ((_one, a), (_other, b)) = (plain(1), plain(2));
+        assert!(!placement.balance());
+        a.reserve(0, 100 << 20).unwrap();
+        let sure = placement.seat(DomId(3), "d3", sure(10, 800 << 20), Arc::default());
+        let sure = sure.unwrap();
+        assert_eq!(sure.enter(), Entry::Yes);
+        assert!(placement.balance());
+        assert_eq!((a.limit(0), a.bound(0)), (None, Some(224 << 20)));
+        assert_eq!(b.bound(0), Some(124 << 20));
+        b.reserve(0, 124 << 20).unwrap();
+        assert!(placement.balance());
+        assert_eq!(a.bound(0), Some(100 << 20));
+        assert!(a.reserve(0, 1).is_err());
+        drop(sure);
+        assert!(!placement.balance());
+        a.reserve(0, 1).unwrap();
     }
 
     #[test]

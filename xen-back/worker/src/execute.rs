@@ -775,7 +775,7 @@ impl Executor {
         };
         let place = self.memory_place();
         let reserved = match threads {
-            Some(threads) if self.memory.limit(place.gpu).is_some() => {
+            Some(threads) if self.memory.bound(place.gpu).is_some() => {
                 let bytes = (r.value as u64).checked_mul(threads);
                 let bytes = bytes.ok_or(CuResult::OUT_OF_MEMORY)?;
                 Some(self.memory.reserve(&self.driver, place, bytes)?)

@@ -132,9 +132,9 @@ impl Memory {
         }
     }
 
-    /// The most that the domain may hold of a device, in bytes, if there is such a limit.
-    pub fn limit(&self, gpu: usize) -> Option<u64> {
-        self.quota.limit(gpu)
+    /// The most that the domain may hold of a device now, in bytes, if there is such a bound.
+    pub fn bound(&self, gpu: usize) -> Option<u64> {
+        self.quota.bound(gpu)
     }
 
     /// What the domain holds of a device, in bytes.
@@ -144,11 +144,12 @@ impl Memory {
 
     /// Free and total bytes of a device as the domain has it, from what the driver says.
     pub fn seen(&self, gpu: usize, free: usize, total: usize) -> (usize, usize) {
-        let Some(limit) = self.limit(gpu) else {
+        let Some(bound) = self.bound(gpu) else {
             return (free, total);
         };
-        let left = limit.saturating_sub(self.used(gpu));
+        let left = bound.saturating_sub(self.used(gpu));
         let left = usize::try_from(left).unwrap_or(usize::MAX);
+        let limit = self.quota.limit(gpu).unwrap_or(u64::MAX);
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         (free.min(left), total.min(limit))
     }
@@ -284,7 +285,7 @@ impl Memory {
         let Some(block) = leaving.block else {
             return;
         };
-        if self.limit(block.place.gpu).is_none() {
+        if self.bound(block.place.gpu).is_none() {
             return self.release([block]);
         }
         let mut event: Handle = ptr::null_mut();
