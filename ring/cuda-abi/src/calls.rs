@@ -900,6 +900,12 @@ macro_rules! tables {
             $(#[doc = concat!($($adoc),+)] $aname = $anum,)*
             $(#[doc = concat!($($wdoc),+)] $wname = $wnum,)*
         }
+        impl Wire {
+            /// Whether it is a message of its own and not a function: one of the `wire` list.
+            pub const fn is_message(self) -> bool {
+                matches!(self, $(Wire::$wname)|*)
+            }
+        }
         impl TryFrom<u16> for Wire {
             type Error = u16;
             /// Refuses a number that no call has.

@@ -58,6 +58,8 @@ pub struct Executor {
     blocking: Blocking,
     completer: Completer,
     meter: Meter,
+    /// How often the guest has retained each device's primary context.
+    retained: HashMap<i32, u32>,
     tables: Tables,
     images: HashMap<u32, Vec<u8>>,
     /// The guest's index of the context that is current in this thread.
@@ -132,6 +134,7 @@ impl Executor {
             regions,
             completer,
             meter,
+            retained: HashMap::new(),
             max_answer,
             blocking: Blocking::default(),
             tables: Tables::default(),
@@ -163,8 +166,8 @@ impl Executor {
                 .completer
                 .complete(ticket, &[&encode_reply::<()>(Err(error))])?);
         }
-        if number.mode() == Mode::Sync {
-            // The guest waits for what it has submitted: the batch is whole.
+        if number.mode() == Mode::Sync || !posted && number.is_message() {
+            // The guest waits for what it has submitted, or this may take long.
             self.meter.pause();
         }
         let current = if number.needs_context() {
@@ -445,6 +448,8 @@ impl Executor {
         let mut native: Handle = ptr::null_mut();
         // SAFETY: the place outlives the call.
         unsafe { self.driver.cuDevicePrimaryCtxRetain(&mut native, r.device) }.ok()?;
+        let retained = self.retained.entry(r.device).or_default();
+        *retained = retained.saturating_add(1);
         match Context::find(&self.tables, r.context) {
             Ok(known) if known == Native::from(native) => Ok(()),
             Ok(_) => Err(CuResult::INVALID_CONTEXT),
@@ -459,9 +464,13 @@ impl Executor {
 
     fn primary_release(&mut self, r: request::PrimaryRelease) -> Answer<()> {
         let native = self.primary(r.device)?;
-        self.meter.forget(native);
+        let retained = self.retained.get(&r.device).copied().unwrap_or(0);
+        if retained <= 1 {
+            self.meter.forget(native);
+        }
         // SAFETY: an ordinal by value; the driver checks it.
         unsafe { self.driver.cuDevicePrimaryCtxRelease_v2(r.device) }.ok()?;
+        self.retained.insert(r.device, retained.saturating_sub(1));
         let mut state = (0, 0);
         // SAFETY: both places outlive the call.
         unsafe {

@@ -13,8 +13,7 @@ use vgpu_protocol::gate::{Turn, now_ns};
 /// `CU_EVENT_BLOCKING_SYNC`: who waits for the event sleeps.
 const BLOCKING_SYNC: u32 = 1;
 
-/// What a unit of some work usually takes: a launch of one kernel, a byte of a kind of copy. More than usual is
-/// believed at once and less only slowly, as a batch that lasts too long makes others wait.
+/// What a unit of some work usually takes: a launch of one kernel, a byte of a kind of copy. A moving average.
 #[derive(Debug, Default)]
 pub struct Usual {
     /// In 1024ths of nanoseconds, 0 while it is not known.
@@ -41,9 +40,9 @@ impl Usual {
     pub fn learn(&self, pieces: u32, units: u64, took_ns: u64) {
         let took = took_ns.saturating_mul(1024).checked_div(units).unwrap_or(0);
         let before = self.unit.load(Ordering::Relaxed);
-        let unit = match took.checked_sub(before) {
-            Some(_) => took,
-            None => (before / 8).saturating_mul(7).saturating_add(took / 8),
+        let unit = match before {
+            0 => took,
+            _ => (before / 4).saturating_mul(3).saturating_add(took / 4),
         };
         self.unit.store(unit.max(1), Ordering::Relaxed);
         let held = match before != 0 && took / 2 > before {
@@ -171,19 +170,61 @@ pub(super) struct Bound {
     pub pieces: u32,
 }
 
+/// What a batch holds.
+#[derive(Debug)]
+pub(super) struct Load {
+    bound: Bound,
+    pub estimate_ns: u64,
+    pub pieces: u32,
+    pub bytes: u64,
+    pub kinds: Vec<Kind>,
+}
+
+impl Load {
+    /// What is assumed of a piece: one that is not known fills a batch, so that it is measured by itself.
+    fn estimate(&self, piece: &Piece<'_>) -> u64 {
+        piece.usual.of(piece.units).unwrap_or(self.bound.time_ns)
+    }
+
+    /// Whether a piece fits in.
+    pub fn takes(&self, piece: &Piece<'_>) -> bool {
+        let time = self.estimate_ns.saturating_add(self.estimate(piece));
+        let most = self.bound.pieces.min(piece.usual.trust());
+        self.pieces == 0 || time <= self.bound.time_ns && self.pieces < most
+    }
+
+    /// Counts a piece in.
+    pub fn add(&mut self, piece: &Piece<'_>) {
+        let estimate_ns = self.estimate(piece);
+        self.estimate_ns = self.estimate_ns.saturating_add(estimate_ns);
+        self.pieces = self.pieces.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(piece.bytes);
+        let same = |kind: &&mut Kind| Arc::ptr_eq(&kind.usual, piece.usual);
+        match self.kinds.iter_mut().rev().find(same) {
+            Some(kind) => {
+                kind.pieces = kind.pieces.saturating_add(1);
+                kind.units = kind.units.saturating_add(piece.units);
+                kind.estimate_ns = kind.estimate_ns.saturating_add(estimate_ns);
+            }
+            None => self.kinds.push(Kind {
+                usual: piece.usual.clone(),
+                pieces: 1,
+                units: piece.units,
+                estimate_ns,
+            }),
+        }
+    }
+}
+
 /// Consecutive pieces of work for one engine.
 #[derive(Debug)]
 pub(super) struct Batch {
     pub scope: Arc<Scope>,
     pub pass: Pass,
-    bound: Bound,
+    pub load: Load,
     pub asked_ns: u64,
     /// When it was let on: no piece of it ran before.
     pub begun_ns: u64,
-    pub estimate_ns: u64,
-    pub pieces: u32,
-    pub bytes: u64,
-    pub kinds: Vec<Kind>,
     pub segments: Vec<Segment>,
     /// The stream that the last piece went to, if its segment is open: the next one goes there most often.
     latest: Option<Native>,
@@ -194,13 +235,15 @@ impl Batch {
         Batch {
             scope,
             pass,
-            bound,
+            load: Load {
+                bound,
+                estimate_ns: 0,
+                pieces: 0,
+                bytes: 0,
+                kinds: Vec::new(),
+            },
             asked_ns,
             begun_ns: now_ns(),
-            estimate_ns: 0,
-            pieces: 0,
-            bytes: 0,
-            kinds: Vec::new(),
             segments: Vec::new(),
             latest: None,
         }
@@ -236,40 +279,6 @@ impl Batch {
     /// Whether it has a turn, so that it goes on although the gate is closed.
     pub fn has_turn(&self) -> bool {
         matches!(self.pass, Pass::Turn(_))
-    }
-
-    /// What is assumed of a piece: one that is not known fills a batch, so that it is measured by itself.
-    fn estimate(&self, piece: &Piece<'_>) -> u64 {
-        piece.usual.of(piece.units).unwrap_or(self.bound.time_ns)
-    }
-
-    /// Whether a piece fits in.
-    pub fn takes(&self, piece: &Piece<'_>) -> bool {
-        let time = self.estimate_ns.saturating_add(self.estimate(piece));
-        let most = self.bound.pieces.min(piece.usual.trust());
-        self.pieces == 0 || time <= self.bound.time_ns && self.pieces < most
-    }
-
-    /// Counts a piece in.
-    pub fn add(&mut self, piece: &Piece<'_>) {
-        let estimate_ns = self.estimate(piece);
-        self.estimate_ns = self.estimate_ns.saturating_add(estimate_ns);
-        self.pieces = self.pieces.saturating_add(1);
-        self.bytes = self.bytes.saturating_add(piece.bytes);
-        let same = |kind: &&mut Kind| Arc::ptr_eq(&kind.usual, piece.usual);
-        match self.kinds.iter_mut().rev().find(same) {
-            Some(kind) => {
-                kind.pieces = kind.pieces.saturating_add(1);
-                kind.units = kind.units.saturating_add(piece.units);
-                kind.estimate_ns = kind.estimate_ns.saturating_add(estimate_ns);
-            }
-            None => self.kinds.push(Kind {
-                usual: piece.usual.clone(),
-                pieces: 1,
-                units: piece.units,
-                estimate_ns,
-            }),
-        }
     }
 
     /// The next piece goes to this stream.
@@ -330,14 +339,11 @@ mod tests {
             (Some(1_000_000), Some(7_000_000))
         );
         assert_eq!(usual.trust(), 4);
-        // More is believed at once, and ends the trust where it is much more.
-        usual.learn(4, 4, 6_000_000);
-        assert_eq!((usual.of(1), usual.trust()), (Some(1_500_000), 12));
-        usual.learn(1, 1, 9_000_000);
-        assert_eq!((usual.of(1), usual.trust()), (Some(9_000_000), 2));
-        // Less is believed slowly.
-        usual.learn(1, 1, 1_000_000);
-        assert_eq!(usual.of(1), Some(8_000_000));
+        usual.learn(4, 4, 8_000_000);
+        assert_eq!((usual.of(1), usual.trust()), (Some(1_250_000), 12));
+        // Much more than it says ends the trust in it.
+        usual.learn(1, 1, 9_250_000);
+        assert_eq!((usual.of(1), usual.trust()), (Some(3_250_000), 2));
         for _ in 0..100 {
             usual.learn(1, 1, 1_000_000);
         }

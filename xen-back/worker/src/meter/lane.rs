@@ -135,13 +135,9 @@ impl Lane {
         }
     }
 
-    pub fn has_room(&self, limits: &Limits, open: bool, piece: &Piece<'_>) -> bool {
-        self.room(&lock(&self.flight), limits, open, piece).is_ok()
-    }
-
     /// Waits for room, or for the gate to become something else than it was.
     pub fn await_room(&self, gate: &GateWorker, limits: &Limits, open: bool, piece: &Piece<'_>) {
-        if self.has_room(limits, open, piece) {
+        if (self.room(&lock(&self.flight), limits, open, piece)).is_ok() {
             return;
         }
         self.hurry(gate, |lane| {
@@ -173,13 +169,13 @@ impl Lane {
     pub fn hand_in(&self, batch: Batch) {
         let mut flight = lock(&self.flight);
         flight.batches = flight.batches.saturating_add(1);
-        flight.pieces = flight.pieces.saturating_add(batch.pieces);
-        flight.estimate_ns = flight.estimate_ns.saturating_add(batch.estimate_ns);
+        flight.pieces = flight.pieces.saturating_add(batch.load.pieces);
+        flight.estimate_ns = flight.estimate_ns.saturating_add(batch.load.estimate_ns);
         let from = match flight.batches {
             1 => batch.begun_ns,
             _ => flight.ends_ns.max(batch.begun_ns),
         };
-        flight.ends_ns = from.saturating_add(batch.estimate_ns);
+        flight.ends_ns = from.saturating_add(batch.load.estimate_ns);
         let context = batch.scope.native;
         let streams = batch.segments.iter().map(|segment| segment.stream);
         flight
@@ -225,8 +221,8 @@ impl Lane {
     pub fn reaped(&self, batch: &Batch) {
         let mut flight = lock(&self.flight);
         flight.batches = flight.batches.saturating_sub(1);
-        flight.pieces = flight.pieces.saturating_sub(batch.pieces);
-        flight.estimate_ns = flight.estimate_ns.saturating_sub(batch.estimate_ns);
+        flight.pieces = flight.pieces.saturating_sub(batch.load.pieces);
+        flight.estimate_ns = flight.estimate_ns.saturating_sub(batch.load.estimate_ns);
         // What follows started just now, whatever was expected, or earlier.
         flight.ends_ns = flight
             .ends_ns

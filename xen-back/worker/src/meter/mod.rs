@@ -1,8 +1,8 @@
-//! Measures what a guest process has the devices do, and holds it back at the gate (docs/scheduler.md).
+//! Measures what a guest process has the devices do, and holds it back at the gate (docs/protocol.md §10).
 //!
 //! Work goes in *batches*: consecutive pieces of work for one engine, between events on the streams that they
-//! use. The main thread fills batches and waits for turns here; a thread for each engine ([`reaper`]) waits for
-//! their ends and reports them. Must never cost a launch more than a few loads while the gate is open, nor
+//! use. The main thread fills one at a time and waits for turns here; a thread for each engine ([`reaper`]) waits
+//! for their ends and reports them. Must never cost a launch more than a few loads while the gate is open, nor
 //! use an event of a context that is gone.
 
 mod batch;
@@ -30,7 +30,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Something for each engine.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Both<T> {
     compute: T,
     copy: T,
@@ -42,20 +42,6 @@ impl<T> Both<T> {
             Engine::Compute => &self.compute,
             Engine::Copy => &self.copy,
         }
-    }
-
-    fn of_mut(&mut self, engine: Engine) -> &mut T {
-        match engine {
-            Engine::Compute => &mut self.compute,
-            Engine::Copy => &mut self.copy,
-        }
-    }
-}
-
-fn other(engine: Engine) -> Engine {
-    match engine {
-        Engine::Compute => Engine::Copy,
-        Engine::Copy => Engine::Compute,
     }
 }
 
@@ -117,16 +103,16 @@ impl<'a> Work<'a> {
     }
 }
 
-/// The batches that the main thread fills, all of one context.
+/// The batch that the main thread fills.
 #[derive(Debug)]
 struct Filling {
-    /// The guest's index of it.
+    /// The guest's index of its context.
     context: u32,
-    scope: Arc<Scope>,
-    batches: Both<Option<Batch>>,
+    engine: Engine,
+    batch: Batch,
 }
 
-/// The main thread's part. Whatever context is current when a batch begins must be so until it has ended:
+/// The main thread's part. The context that is current when a batch begins must be so until it ends:
 /// [`Meter::pause`] before another becomes so.
 pub struct Meter {
     driver: Arc<Driver>,
@@ -194,7 +180,6 @@ impl Meter {
     /// A context of the driver's is about to go, or may be: waits for all of its work, and keeps nothing of it.
     pub fn forget(&mut self, native: Native) {
         self.pause();
-        self.filling = None;
         let gone: Vec<u32> = self
             .scopes
             .iter()
@@ -235,107 +220,79 @@ impl Meter {
         if self.devices.is_empty() {
             return;
         }
-        let engine = work.engine();
         if let Some(filling) = &mut self.filling
             && filling.context == context
-            && let (scope, batches) = (&filling.scope, &mut filling.batches)
-            && let Some(batch) = batches.of_mut(engine)
-            && (batch.has_turn() || scope.device.gate.is_open())
-            && batch.takes(&work.piece(&scope.device))
+            && filling.engine == work.engine()
+            && let batch = &mut filling.batch
+            && (batch.has_turn() || batch.scope.device.gate.is_open())
         {
-            batch.add(&work.piece(&scope.device));
-            batch.enter(&self.driver, stream);
-            if let Some(batch) = batches.of_mut(other(engine)) {
-                batch.leave(&self.driver, stream);
+            let piece = work.piece(&batch.scope.device);
+            if batch.load.takes(&piece) {
+                batch.load.add(&piece);
+                batch.enter(&self.driver, stream);
+                return;
             }
-            return;
         }
         self.begin(context, stream, work);
     }
 
     /// Begins a batch with a piece of work.
     fn begin(&mut self, context: u32, stream: Native, work: Work<'_>) {
+        // Whatever waits for its end is to see it, however long this thread waits here.
+        self.pause();
         let asked_ns = now_ns();
         let Some(scope) = self.scope(context) else {
             return;
         };
-        if self
-            .filling
-            .as_ref()
-            .is_none_or(|filling| filling.context != context)
-        {
-            self.pause();
-            self.filling = Some(Filling {
-                context,
-                scope: scope.clone(),
-                batches: Both::default(),
-            });
-        }
-        let engine = work.engine();
-        self.end(engine);
-        let (device, piece) = (scope.device.clone(), work.piece(&scope.device));
-        let (gate, lane) = (&device.gate, device.lanes.of(engine));
+        let (engine, device) = (work.engine(), scope.device.clone());
+        let (gate, lane, piece) = (&device.gate, device.lanes.of(engine), work.piece(&device));
         let mut batch = loop {
             let limits = Limits::of(gate);
             let open = gate.is_open();
-            if !lane.has_room(&limits, open, &piece) {
-                // Whatever waits is on its way before this thread sleeps.
-                self.pause();
-                lane.await_room(gate, &limits, open, &piece);
-            }
+            lane.await_room(gate, &limits, open, &piece);
             if open {
                 if gate.begin(engine) {
-                    break Batch::open(scope.clone(), asked_ns, limits.batch(lane));
+                    break Batch::open(scope, asked_ns, limits.batch(lane));
                 }
             } else if engine == Engine::Copy && behind(&self.driver, &device, &scope, stream) {
-                break Batch::along(scope.clone(), asked_ns);
+                break Batch::along(scope, asked_ns);
             } else {
-                self.pause();
                 let waiting = self.backlog.count(VISIBLE).saturating_add(1);
                 let turn = lane.turn(gate, waiting);
-                break Batch::turn(scope.clone(), asked_ns, turn, limits.batch(lane));
+                break Batch::turn(scope, asked_ns, turn, limits.batch(lane));
             }
         };
-        batch.add(&piece);
+        batch.load.add(&piece);
         batch.enter(&self.driver, stream);
-        if let Some(filling) = &mut self.filling {
-            if let Some(batch) = filling.batches.of_mut(other(engine)) {
-                batch.leave(&self.driver, stream);
-            }
-            *filling.batches.of_mut(engine) = Some(batch);
-        }
+        self.filling = Some(Filling {
+            context,
+            engine,
+            batch,
+        });
     }
 
     /// A stream is about to wait for something that is not a batch's: the time is not the batch's either.
     pub fn split(&mut self, stream: Native) {
-        if let Some(Filling { batches, .. }) = &mut self.filling {
-            for engine in Engine::ALL {
-                if let Some(batch) = batches.of_mut(engine) {
-                    batch.leave(&self.driver, stream);
-                }
-            }
+        if let Some(filling) = &mut self.filling {
+            filling.batch.leave(&self.driver, stream);
         }
     }
 
     /// Whether the main thread fills a batch.
     pub fn fills(&self) -> bool {
-        let batches = self.filling.as_ref().map(|filling| &filling.batches);
-        batches.is_some_and(|batches| batches.compute.is_some() || batches.copy.is_some())
+        self.filling.is_some()
     }
 
-    /// Ends the batches that the main thread fills: no more work is there, or it is about to wait.
+    /// Ends the batch that the main thread fills: no more work is there, or something else is to be done that
+    /// may take long.
     pub fn pause(&mut self) {
-        for engine in Engine::ALL {
-            self.end(engine);
-        }
-    }
-
-    fn end(&mut self, engine: Engine) {
-        if let Some(Filling { scope, batches, .. }) = &mut self.filling
-            && let Some(mut batch) = batches.of_mut(engine).take()
-        {
+        if let Some(filling) = self.filling.take() {
+            let Filling {
+                mut batch, engine, ..
+            } = filling;
             batch.close(&self.driver);
-            scope.device.lanes.of(engine).hand_in(batch);
+            let device = batch.scope.device.clone();
+            device.lanes.of(engine).hand_in(batch);
         }
     }
 
@@ -396,7 +353,7 @@ impl Courier {
                 break Batch::turn(scope.clone(), asked_ns, turn, limits.batch(lane));
             }
         };
-        batch.add(&piece);
+        batch.load.add(&piece);
         batch.enter(driver, stream);
         let result = copy();
         batch.close(driver);

@@ -171,10 +171,10 @@ impl Reaper {
         }
         let none = (batch.begun_ns, batch.begun_ns, 0);
         let (start_ns, end_ns, busy_ns) = union(times).unwrap_or(none);
-        let estimate = batch.estimate_ns.max(1);
-        for kind in batch.kinds.iter().filter(|_| busy_ns > 0) {
+        let estimate = batch.load.estimate_ns.max(1);
+        for kind in batch.load.kinds.iter().filter(|_| busy_ns > 0) {
             let part = u128::from(busy_ns) * u128::from(kind.estimate_ns) / u128::from(estimate);
-            let took = match batch.kinds.len() {
+            let took = match batch.load.kinds.len() {
                 1 => busy_ns,
                 _ => u64::try_from(part).unwrap_or(busy_ns),
             };
@@ -186,8 +186,8 @@ impl Reaper {
             start_ns,
             end_ns,
             busy_ns,
-            pieces: batch.pieces,
-            bytes: batch.bytes,
+            pieces: batch.load.pieces,
+            bytes: batch.load.bytes,
             asked_ns: batch.asked_ns,
         };
         match batch.pass {
