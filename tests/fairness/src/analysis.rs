@@ -397,7 +397,9 @@ fn min_max_10s(run: &Run, engine: Engine) -> Option<f64> {
 /// How far from its share anybody was in a window of 1 s, in kernels of its own.
 fn worst_kernels(run: &Run, engine: Engine) -> Option<f64> {
     let windows = each_window(run, engine, SECOND, None);
-    let seats = windows.flatten().filter(|seat| seat.wants);
+    // Whoever is the only one to want the device has no share to be off from.
+    let shared = windows.filter(|seats| seats.iter().filter(|seat| seat.wants).count() > 1);
+    let seats = shared.flatten().filter(|seat| seat.wants);
     let kernels = seats.filter_map(|seat| {
         let kernel = run.domains[seat.domain].domain.kernel();
         (kernel > 0.0).then(|| (seat.used - seat.fair).abs() / kernel)
@@ -670,6 +672,7 @@ mod tests {
         let measures = measure(&run(vec![early, late], 2 * s), &[]);
         assert_eq!(measures.errors[2], Some(0.0));
         assert_eq!(measures.worst_kernels, Some(0.0));
+        assert_eq!(measures.worst_lag, Some(0.0));
         assert_eq!(measures.min_max, None);
         near(Some(measures.domains[1].part), 0.5);
     }

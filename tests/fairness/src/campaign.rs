@@ -2,6 +2,7 @@
 //! A run that fails is told and the others go on. Real runs come first, one at a time, with nothing else running.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -239,13 +240,18 @@ impl Plan {
                 }
                 comparisons.push(alone.get(&key).cloned().flatten());
             }
+            let comparisons = Arc::new(comparisons);
             for policy in self.policies(*experiment, place) {
                 bar.set_message(format!("{} under {policy}", experiment.name()));
                 match run(experiment.name(), &domains, policy, duration) {
                     Ok(run) => {
                         let measures = analysis::measure(&run, &comparisons);
                         let judged = judged.entry(index).or_default();
-                        judged.push(Judged { run, measures });
+                        judged.push(Judged {
+                            run,
+                            measures,
+                            alone: Arc::clone(&comparisons),
+                        });
                     }
                     Err(error) => failed.push(format!(
                         "{} under {policy}, {place}: {error:#}",

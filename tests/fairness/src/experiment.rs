@@ -1,12 +1,14 @@
 //! What an experiment is: domains, how long, and what must come of it. To add one, write a file in `experiments/` and
 //! name it in the list there.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use vgpu_sched::{Nanos, PolicyKind, SECOND};
 
 use crate::analysis::Measures;
 use crate::domain::Domain;
-use crate::run::{Place, Run};
+use crate::run::{Piece, Place, Run};
 
 /// An experiment.
 pub trait Experiment: Sync {
@@ -53,6 +55,8 @@ pub struct Judged {
     pub run: Run,
     /// The measures.
     pub measures: Measures,
+    /// What each domain's work was like while it had the device to itself, if that was run.
+    pub alone: Arc<Vec<Option<Vec<Piece>>>>,
 }
 
 /// The runs of one experiment.

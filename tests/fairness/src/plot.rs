@@ -123,7 +123,16 @@ fn frame<'a>(
     for (index, (name, colour)) in names.iter().enumerate() {
         let y = 44 + 20 * index as i32;
         let x = (width - LEGEND) as i32 + 6;
-        root.draw(&Rectangle::new([(x, y), (x + 14, y + 12)], colour.filled()))
+        // A colour that comes again is a dashed line.
+        let parts: &[(i32, i32)] = match index < COLOURS.len() {
+            true => &[(0, 14)],
+            false => &[(0, 6), (9, 15)],
+        };
+        let swatch = parts.iter().try_for_each(|(from, to)| {
+            let corners = [(x + from, y), (x + to, y + 12)];
+            root.draw(&Rectangle::new(corners, colour.filled()))
+        });
+        swatch
             .and_then(|()| {
                 let style = FONT.into_font().color(&BLACK);
                 root.draw(&Text::new(name.clone(), (x + 20, y), style))

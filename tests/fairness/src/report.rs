@@ -15,7 +15,7 @@ use crate::domain::{Domain, time};
 use crate::experiment::{Claim, Judged, Runs};
 use crate::experiments::scale;
 use crate::plot::{self, Axis, Line, Stack};
-use crate::run::{Place, Run};
+use crate::run::{Piece, Place, Run};
 
 /// Steps of the plots over time.
 const STEP: Nanos = WINDOWS[1];
@@ -367,25 +367,35 @@ fn over_time(run: &Run, title: &str) -> Result<String> {
 
 /// Which part of the launches waited longer than so long.
 fn latencies(judged: &[&Judged], domain: &str, title: &str) -> Result<Option<String>> {
-    let lines: Vec<Line> = judged
+    let line = |name: &str, pieces: &[Piece]| {
+        let mut waits = waits(pieces);
+        waits.sort_by(f64::total_cmp);
+        let count = waits.len();
+        let points = waits.iter().enumerate().map(|(index, wait)| {
+            let longer = (count - index) as f64 / count as f64;
+            ((wait / 1e6).max(0.001), longer * 100.0)
+        });
+        Line {
+            name: name.to_owned(),
+            points: points.collect(),
+        }
+    };
+    let place = |judged: &Judged| {
+        let mut domains = judged.run.domains.iter();
+        domains.position(|had| had.domain.name == domain)
+    };
+    let mut lines: Vec<Line> = judged
         .iter()
         .filter_map(|judged| {
-            let mut domains = judged.run.domains.iter();
-            let had = domains.find(|had| had.domain.name == domain)?;
-            let mut waits = waits(&had.pieces);
-            waits.sort_by(f64::total_cmp);
-            let count = waits.len();
-            let points = waits.iter().enumerate().map(|(index, wait)| {
-                let longer = (count - index) as f64 / count as f64;
-                ((wait / 1e6).max(0.001), longer * 100.0)
-            });
-            Some(Line {
-                name: judged.run.policy.to_string(),
-                points: points.collect(),
-            })
+            let had = judged.run.domains.get(place(judged)?)?;
+            Some(line(judged.run.policy.name(), &had.pieces))
         })
-        .filter(|line| !line.points.is_empty())
         .collect();
+    if let Some(first) = judged.first() {
+        let alone = place(first).and_then(|index| first.alone.get(index)?.as_deref());
+        lines.extend(alone.map(|pieces| line("alone", pieces)));
+    }
+    lines.retain(|line| !line.points.is_empty());
     if lines.is_empty() {
         return Ok(None);
     }
@@ -397,6 +407,8 @@ fn latencies(judged: &[&Judged], domain: &str, title: &str) -> Result<Option<Str
 fn draw_scale(scale: &Scale) -> Result<Vec<(String, String)>> {
     let mut policies: Vec<PolicyKind> = scale.costs.iter().map(|cost| cost.policy).collect();
     policies.dedup();
+    // First in the legend is what most is promised of.
+    policies.reverse();
     let lines: Vec<Line> = policies
         .iter()
         .map(|&policy| {
@@ -475,7 +487,8 @@ fn table(columns: &[&str], rows: &[Vec<String>]) -> String {
             let class = match cell.as_str() {
                 "holds" => " class='t yes'",
                 "DOES NOT HOLD" => " class='t no'",
-                _ if text(index) => " class='t w'",
+                long if text(index) && long.len() > 70 => " class='t w'",
+                _ if text(index) => " class=t",
                 _ => "",
             };
             let _ = write!(html, "<td{class}>{}</td>", escape(cell));

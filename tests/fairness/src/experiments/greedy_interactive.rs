@@ -21,7 +21,7 @@ impl Experiment for GreedyInteractive {
     }
 
     fn about(&self) -> &'static str {
-        "A greedy domain keeps 64 kernels of 20 ms in flight; an interactive one launches a kernel of 1 ms every 100 ms in \
+        "A greedy domain keeps 64 kernels of 20 ms in flight; an interactive one launches a kernel of 1 ms every 40 ms in \
          the mean, at random. It should wait for the kernel that runs, not for the queue behind it."
     }
 
@@ -30,7 +30,7 @@ impl Experiment for GreedyInteractive {
             Domain::kernels("greedy", KERNEL).depth(64),
             Domain::kernels("inter", MILLISECOND)
                 .depth(1)
-                .every(Distribution::Exponential(100 * MILLISECOND)),
+                .every(Distribution::Exponential(40 * MILLISECOND)),
         ]
     }
 
