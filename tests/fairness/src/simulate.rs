@@ -1,6 +1,6 @@
 //! Runs an experiment in the simulator: backd's scheduler code on a virtual clock.
 
-use vgpu_sched::sim::{self, Experiment, Workload};
+use vgpu_sched::sim::{self, Experiment, Outcome, Workload};
 use vgpu_sched::{MICROSECOND, Nanos, PolicyKind};
 
 use crate::domain::Domain;
@@ -8,6 +8,11 @@ use crate::run::{Counted, Had, Piece, Place, Run};
 
 /// From a kernel's end to its program's knowing, in the simulator.
 const NOTICE: Nanos = 30 * MICROSECOND;
+
+/// Bytes, which the simulator does not count.
+fn copied(domain: &Domain, outcome: &Outcome) -> u64 {
+    outcome.account.transfers * domain.load.copy.unwrap_or(0)
+}
 
 /// Simulates these domains under a policy.
 pub fn run(
@@ -28,13 +33,13 @@ pub fn run(
         .map(|(domain, outcome)| Had {
             domain: domain.clone(),
             pieces: Vec::new(),
-            bytes: outcome.account.transfers * domain.load.copy.unwrap_or(0),
+            bytes: copied(domain, outcome),
             cpu_ns: 0,
             counted: Counted {
                 kernels_ns: outcome.account.kernels,
                 copies_ns: outcome.account.copies,
                 launches: outcome.account.launches,
-                bytes: outcome.account.bytes,
+                bytes: copied(domain, outcome),
                 waited_ns: outcome.account.waited,
                 turns: outcome.account.turns,
                 traced_launches: outcome.account.launches,

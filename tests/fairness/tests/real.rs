@@ -51,6 +51,7 @@ fn look(judged: &Judged) {
         }
         let counted = &had.counted;
         if name == "three" {
+            // The books also have what the program fetched at its end.
             assert!(
                 had.bytes > 0 && counted.bytes >= had.bytes,
                 "{} bytes, {counted:?}",
