@@ -76,7 +76,11 @@ impl Thread {
 
     /// Until it is told to stop.
     pub fn run(mut self) {
-        if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        // Who started us may have given us more.
+        let has = rustix::process::getpriority_process(None);
+        if has.is_ok_and(|has| has > NICE)
+            && let Err(error) = rustix::process::setpriority_process(None, NICE)
+        {
             tracing::warn!(
                 "the thread of a GPU has no priority over others ({error}): turns may begin late on a busy machine; give vgpu-backd CAP_SYS_NICE"
             );
