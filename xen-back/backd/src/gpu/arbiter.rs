@@ -403,9 +403,6 @@ impl Arbiter {
 
     /// Tells who is on the GPU or next there: whose turns go on, and whoever has it to itself and uses it.
     fn tell_presences(&mut self) {
-        if self.domains.values().all(|domain| domain.presence.is_none()) {
-            return;
-        }
         let owner = self.owner.map(|(owner, _)| owner);
         let owner = owner.filter(|owner| self.active.contains(owner));
         let flights = self.tracks.iter().flat_map(|track| track.flights.values());
