@@ -13,8 +13,8 @@ use vgpu_protocol::admin::{DomainStats, GpuStats};
 use vgpu_protocol::gate::{Engine, GateBack, REPORTS, Report};
 use vgpu_sched::trace::{Entry, Work};
 use vgpu_sched::{
-    CpuState, Decision, DomainId, Grant, Limits, MILLISECOND, Nanos, PolicyKind, SECOND, Scheduler,
-    Settings, Share, Used,
+    CpuState, Decision, DomainId, Grant, Limits, MICROSECOND, MILLISECOND, Nanos, PolicyKind,
+    SECOND, Scheduler, Settings, Share, Used,
 };
 
 /// A domain has a GPU to itself when nobody else has wanted it for so long.
@@ -27,6 +27,8 @@ const SLOW_TICK: Nanos = SECOND;
 const QUANTUM: Nanos = MILLISECOND;
 /// A turn that has not ended after so long no longer keeps others from theirs.
 const PATIENCE: Nanos = SECOND;
+/// A scheduler that wants to be asked again at once is asked after so long.
+const PAUSE: Nanos = 20 * MICROSECOND;
 /// Pieces of work of one ask beyond which it is not believed.
 const PIECES: u32 = 4096;
 /// Parts of the second over which shares are shown.
@@ -1030,7 +1032,7 @@ impl Arbiter {
             let track = of_engine_mut(&mut self.tracks, engine);
             match track.scheduler.decide(now) {
                 Decision::Run(grant) => self.grant(now, engine, grant),
-                Decision::At(at) => return at,
+                Decision::At(at) => return at.max(now.saturating_add(PAUSE)),
                 Decision::Idle => return Nanos::MAX,
             }
         }
