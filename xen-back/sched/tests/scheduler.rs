@@ -269,8 +269,9 @@ impl Model {
         match decision {
             Decision::Run(grant) => {
                 prop_assert!(self.in_flight.len() < 2, "a third is let on");
-                let waiting = self.waiting.get_mut(&grant.id.0);
-                let waiting = waiting.expect("a domain that is there");
+                let Some(waiting) = self.waiting.get_mut(&grant.id.0) else {
+                    return Err(TestCaseError::fail("a domain that is not there is let on"));
+                };
                 prop_assert!((1..=*waiting).contains(&grant.pieces));
                 *waiting -= grant.pieces;
                 self.in_flight.push((grant.number, grant.id.0));
