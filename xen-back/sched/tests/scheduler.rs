@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use vgpu_sched::{
-    CpuState, Decision, DomainId, Engine, Grant, MILLISECOND, Nanos, PolicyKind, SECOND, Scheduler,
-    Settings, Share, Used,
+    CpuState, Decision, DomainId, Engine, Grant, MICROSECOND, MILLISECOND, Nanos, PolicyKind,
+    SECOND, Scheduler, Settings, Share, Used,
 };
 
 const A: DomainId = DomainId(0);
@@ -75,6 +75,71 @@ fn pieces_that_never_were_are_taken_back() {
         assert_eq!(scheduler.decide(end), Decision::Idle, "{kind}");
         assert_eq!(scheduler.account(A).unwrap().launches, 2, "{kind}");
     }
+}
+
+#[test]
+fn pieces_taken_back_keep_no_place_in_the_queue() {
+    let mut scheduler = scheduler(PolicyKind::Fifo);
+    scheduler.arrived(0, A, 10);
+    scheduler.arrived(1, B, 2);
+    scheduler.withdraw(2, A, 10);
+    scheduler.arrived(3, A, 1);
+    scheduler.arrived(4, B, 1);
+    scheduler.withdraw(5, B, 2);
+    // B's youngest went, and one of the two that came together.
+    let seen = [6, 7].map(|now| {
+        let on = grant(&mut scheduler, now);
+        scheduler.complete(now, on.number, Used::span(now, now, on.pieces));
+        (on.id, on.pieces)
+    });
+    assert_eq!(seen, [(B, 1), (A, 1)]);
+}
+
+/// A domain that could not be waited for, again and again, is not owed all that it missed.
+#[test]
+fn what_a_domain_missed_while_away_is_soon_forgotten() {
+    let mut scheduler = scheduler(PolicyKind::Fair);
+    let (short, long) = (100 * MICROSECOND, 5 * MILLISECOND);
+    let mut now = 0;
+    // When A asks again: soon after each of its kernels has ended.
+    let mut asks = Some(0);
+    let mut had = [0, 0];
+    scheduler.arrived(0, B, 10);
+    while now < 5 * SECOND {
+        if asks.is_some_and(|at| at <= now) {
+            scheduler.arrived(now, A, 1);
+            asks = None;
+        }
+        match scheduler.decide(now) {
+            Decision::Run(on) => {
+                let start = now;
+                now += if on.id == A { short } else { long };
+                had[on.id.0 as usize] += now - start;
+                scheduler.complete(now, on.number, Used::span(start, now, 1));
+                match on.id {
+                    A => asks = Some(now + 60 * MICROSECOND),
+                    _ => scheduler.arrived(now, B, 1),
+                }
+            }
+            Decision::At(when) => now = when.min(asks.unwrap_or(Nanos::MAX)),
+            Decision::Idle => now = asks.unwrap_or(now + MICROSECOND),
+        }
+    }
+    // It missed seconds.
+    assert!(had[0] * 10 < had[1], "{had:?}");
+    scheduler.set_waiting(now, A, 100_000);
+    let since = now;
+    loop {
+        let on = grant(&mut scheduler, now);
+        if on.id == B {
+            break;
+        }
+        let start = now;
+        now += short * Nanos::from(on.pieces);
+        scheduler.complete(now, on.number, Used::span(start, now, on.pieces));
+    }
+    // The longest that anybody had at once, and a turn.
+    assert!(now - since <= long + MILLISECOND, "{}", now - since);
 }
 
 #[test]
@@ -165,7 +230,7 @@ fn a_policy_put_in_force_knows_what_is_in_flight() {
         Used::span(0, 3 * MILLISECOND, 3),
     );
     // A has had 3 ms of the new policy's time, B nothing.
-    for turn in 0..2 {
+    for turn in 0..3 {
         let now = (3 + turn) * MILLISECOND;
         let on = grant(&mut scheduler, now);
         assert_eq!(on.id, B, "turn {turn}");
