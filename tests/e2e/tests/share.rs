@@ -270,24 +270,19 @@ fn policies_and_shares_change_while_programs_run() -> Result<()> {
         assert!(domain.launches >= 400, "{domain:?}");
         assert_eq!((domain.waiting, domain.overdue), (0, 0), "{domain:?}");
     }
-    let set = [
-        "set",
-        "two",
-        "--weight",
-        "512",
-        "--cap",
-        "40",
-        "--latency-ms",
-        "5",
-    ];
+    let set = ["set", "two", "--weight", "512", "--cap", "40"];
     host.xl_vgpu(&set)?.success()?;
     let shown = |host: &Host| {
         let gpu = stats(host)?;
         let domain = &gpu.domains[of(&gpu, &guests[1])?];
         anyhow::Ok((domain.weight, domain.cap, domain.latency_ns))
     };
-    assert_eq!(shown(&host)?, (512, Some(40), Some(5_000_000)));
-    host.xl_vgpu(&["set", "two", "--cap", "0"])?.success()?;
+    assert_eq!(shown(&host)?, (512, Some(40), None));
+    // A cap and a latency that it cannot keep do not go together.
+    let latency = ["set", "two", "--latency-ms", "5"];
+    assert_eq!(host.xl_vgpu(&latency)?.status.code(), Some(1));
+    host.xl_vgpu(&["set", "two", "--cap", "0", "--latency-ms", "5"])?
+        .success()?;
     assert_eq!(shown(&host)?, (512, None, Some(5_000_000)));
     let nobody = host.xl_vgpu(&["set", "Domain-0", "--weight", "9"])?;
     assert_eq!(nobody.status.code(), Some(1), "{nobody:?}");
