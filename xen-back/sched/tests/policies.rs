@@ -103,6 +103,7 @@ fn weights_are_followed() {
 /// | fifo | 4.8 % | 95.2 % | 45.2 % | 0 |
 /// | gdev-credit | 4.8 % | 95.2 % | 45.2 % | 0 |
 /// | credit | 30.1 % | 66.9 % | 18.4 % | 1.6 % |
+/// | sla-feedback | 47.1 % | 47.9 % | 2.7 % | 2.7 % |
 /// | band | 45.3 % | 50.0 % | 3.3 % | 2.6 % |
 /// | fair | 47.5 % | 47.5 % | 2.5 % | 2.7 % |
 #[test]
@@ -128,6 +129,7 @@ fn band_and_fair_help_short_kernels_where_fifo_and_credit_fail() {
         (PolicyKind::Fifo, 0.452),
         (PolicyKind::GdevCredit, 0.452),
         (PolicyKind::Credit, 0.184),
+        (PolicyKind::SlaFeedback, 0.027),
         (PolicyKind::Band, 0.033),
         (PolicyKind::Fair, 0.025),
     ] {
