@@ -533,6 +533,7 @@ mod tests {
             device: String::new(),
             held: None,
             domains,
+            trace: Vec::new(),
         }
     }
 

@@ -69,10 +69,13 @@ impl Real {
             Some(bundle) => bundle.clone(),
             None => Bundle::find()?,
         };
-        Ok(Real {
-            host: Host::start(&bundle, setup.driver)?,
-            runs: 0,
+        let host = Host::start(&bundle, setup.driver)?;
+        let socket = host.admin_socket();
+        vgpu_e2e::wait_until("backd knows the device", || {
+            Ok(!stats(&socket)?.gpus.is_empty())
         })
+        .with_context(|| host.all_logs())?;
+        Ok(Real { host, runs: 0 })
     }
 
     /// Ends it.
@@ -118,7 +121,7 @@ impl Real {
         for guest in guests {
             self.host.destroy(guest)?;
         }
-        let (device, domains) = result.with_context(|| self.host.all_logs())?;
+        let (device, domains, trace) = result.with_context(|| self.host.all_logs())?;
         Ok(Run {
             experiment: experiment.to_owned(),
             policy,
@@ -127,10 +130,11 @@ impl Real {
             device,
             held: None,
             domains,
+            trace,
         })
     }
 
-    /// Runs the programs in their guests; the device's name, and what each had.
+    /// Runs the programs in their guests; the device's name, what each had, and the trace.
     fn load(
         &self,
         domains: &[Domain],
@@ -138,7 +142,7 @@ impl Real {
         policy: PolicyKind,
         duration: Nanos,
         seed: u64,
-    ) -> Result<(String, Vec<Had>)> {
+    ) -> Result<(String, Vec<Had>, Vec<Work>)> {
         let socket = self.host.admin_socket();
         let hypervisor = Schedule::path(&self.host.platform_folder());
         let changes = changes(domains, guests);
@@ -182,7 +186,7 @@ impl Real {
         }
         thread::sleep(DRAIN);
         let after = stats(&socket)?;
-        let trace = recording.end()?;
+        let mut trace = recording.end()?;
         if let Some(gpu) = after.gpus.first() {
             ensure!(
                 gpu.policy == policy.name(),
@@ -251,7 +255,14 @@ impl Real {
                     counted,
                 }
             });
-        Ok((device, had.collect()))
+        let had = had.collect();
+        trace.retain_mut(|work| {
+            for time in [&mut work.arrived_ns, &mut work.start_ns, &mut work.end_ns] {
+                *time = time.saturating_sub(start);
+            }
+            work.end_ns > 0
+        });
+        Ok((device, had, trace))
     }
 }
 

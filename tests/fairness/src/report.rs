@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
+use vgpu_sched::trace::{self, Entry};
 use vgpu_sched::{Engine, Nanos, PolicyKind};
 
 use crate::analysis::{ERROR_WINDOWS, Latency, Measures, WINDOWS, waits, windows};
@@ -56,6 +57,16 @@ pub fn write(outcome: &Outcome, folder: &Path) -> Result<PathBuf> {
                 runs.join(format!("{name}-domains.csv")),
                 &domains_csv(judged),
             )?;
+            if *place == Place::Real {
+                put(
+                    runs.join(format!("{name}-pieces.csv")),
+                    &pieces_csv(&judged.run),
+                )?;
+                put(
+                    runs.join(format!("{name}-trace.jsonl")),
+                    &trace_lines(&judged.run)?,
+                )?;
+            }
         }
         sections += &section(done, &drawn);
     }
@@ -179,6 +190,28 @@ fn domains_csv(judged: &Judged) -> String {
         );
     }
     text
+}
+
+fn pieces_csv(run: &Run) -> String {
+    let mut text = "domain,submitted_ns,start_ns,end_ns,done_ns\n".to_owned();
+    for had in &run.domains {
+        for piece in &had.pieces {
+            let _ = writeln!(
+                text,
+                "{},{},{},{},{}",
+                had.domain.name, piece.submitted, piece.start, piece.end, piece.done
+            );
+        }
+    }
+    text
+}
+
+fn trace_lines(run: &Run) -> Result<String> {
+    let mut lines = Vec::new();
+    for work in &run.trace {
+        trace::write(&mut lines, &Entry::Work(work.clone()))?;
+    }
+    Ok(String::from_utf8(lines)?)
 }
 
 fn summary_csv(outcome: &Outcome) -> String {

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
+use vgpu_sched::trace::Work;
 use vgpu_sched::{Nanos, PolicyKind};
 
 use crate::domain::Domain;
@@ -107,4 +108,6 @@ pub struct Run {
     pub held: Option<Nanos>,
     /// Its domains.
     pub domains: Vec<Had>,
+    /// What backd recorded, times counted from the beginning; nothing in the simulator.
+    pub trace: Vec<Work>,
 }

@@ -63,5 +63,6 @@ pub fn run(
         device: "the simulator's".to_owned(),
         held: Some(results.held),
         domains: had,
+        trace: Vec::new(),
     }
 }
