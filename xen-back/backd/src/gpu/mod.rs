@@ -78,7 +78,8 @@ enum Order {
 
 /// What a GPU's thread and those who give it orders share.
 struct Shared {
-    orders: Mutex<VecDeque<Order>>,
+    /// `None` once the thread has ended.
+    orders: Mutex<Option<VecDeque<Order>>>,
     wake: Wake,
     next_key: AtomicU64,
 }
@@ -90,17 +91,27 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    fn give(&self, order: Order) {
-        self.orders
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push_back(order);
+    /// Gives an order. Whether there is somebody to obey it.
+    fn give(&self, order: Order) -> bool {
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(orders) = &mut *orders else {
+            return false;
+        };
+        orders.push_back(order);
         self.wake.wake();
+        true
     }
 
     /// All orders so far.
     fn take(&self) -> VecDeque<Order> {
-        std::mem::take(&mut *self.orders.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// All orders so far; there will be no more.
+    fn end(&self) -> VecDeque<Order> {
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.take().unwrap_or_default()
     }
 }
 
@@ -172,7 +183,7 @@ impl Gpu {
     /// If the process has no descriptors or threads left.
     pub fn start(number: u32, name: &str, sharing: &Sharing) -> io::Result<Gpu> {
         let shared = Arc::new(Shared {
-            orders: Mutex::default(),
+            orders: Mutex::new(Some(VecDeque::new())),
             wake: Wake::new()?,
             next_key: AtomicU64::new(FIRST_KEY),
         });
@@ -225,7 +236,7 @@ impl Gpu {
     /// the worker in a message with these descriptors.
     ///
     /// # Errors
-    /// If the system has no memory or no descriptors left.
+    /// If the system has no memory or no descriptors left, or the GPU's thread has failed.
     pub fn add_channel(
         &self,
         domid: u16,
@@ -236,13 +247,20 @@ impl Gpu {
         let wire = gate.put(fds)?;
         let sentence = Arc::new(Sentence::new()?);
         let key = self.shared.next_key.fetch_add(1, Ordering::Relaxed);
-        self.shared.give(Order::AddChannel {
+        let added = self.shared.give(Order::AddChannel {
             key,
             domid,
             number,
             gate,
             sentence: sentence.clone(),
         });
+        if !added {
+            let text = format!(
+                "the thread of GPU {} has failed; restart vgpu-backd",
+                self.number
+            );
+            return Err(PacketError::Io(io::Error::other(text)));
+        }
         let pass = Pass {
             shared: self.shared.clone(),
             key,

@@ -865,6 +865,21 @@ fn workers_under_every_policy_all_finish_while_it_is_switched() {
 }
 
 #[test]
+fn a_thread_that_has_ended_refuses_channels_and_holds_nobody() {
+    let gpu = Arc::new(Gpu::start(0, "", &sharing(PolicyKind::Fair)).unwrap());
+    let (membership, _passes, worker) = joined(&gpu, 1);
+    assert!(!worker.is_open());
+    assert!(gpu.shared.give(Order::Stop));
+    until("the gate is let open", || worker.is_open());
+    until("channels are refused", || {
+        let refused = membership.add_channel(2, &mut Vec::new()).err();
+        refused.is_some_and(|error| error.to_string().contains("restart vgpu-backd"))
+    });
+    assert_eq!(gpu.stats(), None);
+    assert_eq!(gpu.change(1, |share| share), None);
+}
+
+#[test]
 fn a_bell_that_never_stops_does_not_keep_others_from_their_turns() {
     let gpu = Arc::new(Gpu::start(0, "", &sharing(PolicyKind::Fair)).unwrap());
     let (noisy, quiet) = (joined(&gpu, 1), joined(&gpu, 2));

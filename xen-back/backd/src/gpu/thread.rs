@@ -47,6 +47,18 @@ pub(super) struct Thread {
     rings: BTreeMap<Key, Rings>,
 }
 
+impl Drop for Thread {
+    /// However the thread ends, nobody is left waiting for it.
+    fn drop(&mut self) {
+        self.arbiter.release();
+        for order in self.shared.end() {
+            if let Order::AddChannel { mut gate, .. } = order {
+                gate.open();
+            }
+        }
+    }
+}
+
 impl Thread {
     pub fn new(shared: Arc<Shared>, arbiter: Arbiter) -> io::Result<Thread> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -88,7 +100,6 @@ impl Thread {
         if let Err(error) = self.serve() {
             tracing::error!(%error, "the thread of a GPU has failed: domains share the GPU unscheduled; restart vgpu-backd");
         }
-        self.arbiter.release();
     }
 
     fn serve(&mut self) -> io::Result<()> {
