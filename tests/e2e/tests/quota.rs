@@ -166,6 +166,10 @@ fn memory_in_stream_order_and_of_contexts_counts() -> Result<()> {
     ensure!(a.info()?.0 == 5 * MIB, "{:?}", a.info()?);
     ensure!(a.results(&format!("limit 2 {MIB}"))? == [OK]);
     ensure!(a.info()?.0 == 7 * MIB, "{:?}", a.info()?);
+    // So are variables of modules.
+    ensure!(a.results(&format!("module {}", 8 * MIB))? == [FULL]);
+    ensure!(a.results(&format!("module {}", 3 * MIB))? == [OK]);
+    ensure!(a.info()?.0 == 4 * MIB, "{:?}", a.info()?);
     ensure!(a.results("renew")? == [OK, OK]);
     ensure!(a.info()?.0 == 8 * MIB, "{:?}", a.info()?);
     Ok(())

@@ -611,6 +611,13 @@ impl Executor {
             .remove(&r.image)
             .ok_or(CuResult::INVALID_VALUE)?;
         cuda_abi::Module::check_free(&self.tables, r.module)?;
+        let reserved = match crate::variables::bytes(&image) {
+            0 => None,
+            bytes => Some(
+                self.memory
+                    .reserve(&self.driver, self.memory_place(), bytes)?,
+            ),
+        };
         image.resize(image.len().saturating_add(IMAGE_PADDING), 0);
         let mut log = vec![0u8; LOG_BYTES];
         let mut options = [JIT_ERROR_LOG_BUFFER, JIT_ERROR_LOG_BUFFER_SIZE];
@@ -630,6 +637,9 @@ impl Executor {
         let mut log = until_nul(&log);
         if status.is_ok() {
             cuda_abi::Module::insert(&mut self.tables, r.module, context, native.into())?;
+            if let Some(reserved) = reserved {
+                reserved.hold(Held::Module(r.module.0));
+            }
         } else {
             tracing::warn!(%status, log = %String::from_utf8_lossy(&log).trim_end(), "the driver refuses a module");
         }

@@ -5,6 +5,7 @@
 
 use anyhow::{Context, Result, bail};
 use cuda_abi::{CuResult, Driver, Handle};
+use std::ffi::CString;
 use std::io::BufRead;
 use std::ptr::null_mut;
 
@@ -98,6 +99,17 @@ fn main() -> Result<()> {
                     cu!(cuda, cuMemFree_v2(address)),
                 ]);
                 println!("{status} {again} {whole}");
+            }
+            // A module with a variable of this size.
+            "module" => {
+                let text = format!(
+                    ".version 8.0\n.target sm_50\n.address_size 64\n.global .align 4 .b8 x[{first}];\n\
+                     .visible .entry k()\n{{\n ret;\n}}\n"
+                );
+                let text = CString::new(text)?;
+                let mut module: Handle = null_mut();
+                let status = cu!(cuda, cuModuleLoadData(&mut module, text.as_ptr().cast()));
+                println!("{status}");
             }
             "limit" => {
                 let value = numbers.get(1).copied().unwrap_or_default() as usize;
