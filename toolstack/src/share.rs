@@ -163,7 +163,7 @@ fn gpu(gpu: &GpuStats) -> String {
     table.load_style(presets::NOTHING);
     table.set_header([
         "DOMAIN", "DOMID", "WEIGHT", "CAP", "LATENCY", "KERNELS", "COPIES", "NOW", "WAITED",
-        "TURNS", "LAUNCHES", "MIB", "ALONE",
+        "TURNS", "LAUNCHES", "COPIED", "ALONE", "MEMORY", "QUOTA",
     ]);
     for domain in &gpu.domains {
         let cap = domain.cap.map_or("-".into(), |cap| format!("{cap}%"));
@@ -173,6 +173,7 @@ fn gpu(gpu: &GpuStats) -> String {
         let waited = domain
             .kernel_waited_ns
             .saturating_add(domain.copy_waited_ns);
+        let quota = domain.memory_quota.map_or("-".into(), mib);
         let turns = domain.kernel_turns.saturating_add(domain.copy_turns);
         table.add_row([
             printable(&domain.domain),
@@ -186,16 +187,23 @@ fn gpu(gpu: &GpuStats) -> String {
             seconds(waited),
             turns.to_string(),
             domain.launches.to_string(),
-            (domain.bytes >> 20).to_string(),
+            mib(domain.bytes),
             seconds(domain.alone_ns),
+            mib(domain.memory_used),
+            quota,
         ]);
     }
-    for column in 1..13 {
+    for column in 1..15 {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
     format!("{text}\n{}", table.trim_fmt())
+}
+
+/// Bytes as whole MiB.
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes >> 20)
 }
 
 /// Nanoseconds as seconds, to the millisecond.
@@ -232,6 +240,8 @@ mod tests {
                         DomainStats {
                             cap: Some(40),
                             latency_ns: Some(5_000_000),
+                            memory_used: 3 << 20,
+                            memory_quota: Some(64 << 20),
                             ..domain(4, "db\x1b[2J")
                         },
                     ],
@@ -262,11 +272,11 @@ mod tests {
         assert_eq!(lines[0], "GPU 0: policy fair, domain 3 has it to itself");
         assert_eq!(
             lines[2],
-            "web 3 256 - - 1.234 s 0.000 s 50.0% 0.000 s 7 0 5 0.000 s"
+            "web 3 256 - - 1.234 s 0.000 s 50.0% 0.000 s 7 0 5 MiB 0.000 s 0 MiB -"
         );
         assert_eq!(
             lines[3],
-            "db\u{fffd}[2J 4 256 40% 5 ms 1.234 s 0.000 s 50.0% 0.000 s 7 0 5 0.000 s"
+            "db\u{fffd}[2J 4 256 40% 5 ms 1.234 s 0.000 s 50.0% 0.000 s 7 0 5 MiB 0.000 s 3 MiB 64 MiB"
         );
         assert_eq!(
             lines[5..],
