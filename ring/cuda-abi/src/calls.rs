@@ -905,6 +905,14 @@ macro_rules! tables {
             pub const fn is_message(self) -> bool {
                 matches!(self, $(Wire::$wname)|*)
             }
+
+            /// When this call's result is known.
+            pub const fn mode(self) -> Mode {
+                match self {
+                    $(Wire::$aname => Mode::$amode,)*
+                    $(Wire::$wname => Mode::$wmode,)*
+                }
+            }
         }
         impl TryFrom<u16> for Wire {
             type Error = u16;
@@ -926,14 +934,6 @@ impl Wire {
     /// contexts made and ended.
     pub fn needs_context(self) -> bool {
         !matches!(self as u16, 1..=9 | 126..=139 | 400..=409)
-    }
-
-    /// When this call's result is known.
-    pub fn mode(self) -> Mode {
-        CallInfo::ALL
-            .iter()
-            .find(|call| call.number == self as u16)
-            .map_or(Mode::Wait, |call| call.mode)
     }
 }
 

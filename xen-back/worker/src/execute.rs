@@ -157,7 +157,8 @@ impl Executor {
     ) -> Result<(), Fatal> {
         let (header, call) = Call::decode(record)?;
         let number = call.number();
-        let posted = number.mode() == Mode::Post;
+        let mode = number.mode();
+        let posted = mode == Mode::Post;
         if posted == wants_answer {
             return Err(Fatal::Answer(number));
         }
@@ -166,7 +167,7 @@ impl Executor {
                 .completer
                 .complete(ticket, &[&encode_reply::<()>(Err(error))])?);
         }
-        if number.mode() == Mode::Sync || !posted && number.is_message() {
+        if mode == Mode::Sync || !posted && number.is_message() {
             // The guest waits for what it has submitted, or this may take long.
             self.meter.pause();
         }

@@ -217,6 +217,11 @@ impl Lane {
         }
     }
 
+    /// For the reaper: how long until all is expected to have ended.
+    pub fn left(&self) -> Duration {
+        Duration::from_nanos(lock(&self.flight).ends_ns.saturating_sub(now_ns()))
+    }
+
     /// For the reaper: a batch has ended.
     pub fn reaped(&self, batch: &Batch) {
         let mut flight = lock(&self.flight);

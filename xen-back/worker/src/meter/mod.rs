@@ -22,6 +22,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vgpu_protocol::gate::{Engine, GateWorker, now_ns};
 use vgpu_ring::Backlog;
 
+/// Most times that a batch may have streams begin and end: each takes two events.
+const SEGMENTS: usize = 256;
 /// Most records that an ask counts as waiting.
 const VISIBLE: u32 = 256;
 
@@ -224,6 +226,7 @@ impl Meter {
             && filling.context == context
             && filling.engine == work.engine()
             && let batch = &mut filling.batch
+            && batch.segments.len() < SEGMENTS
             && (batch.has_turn() || batch.scope.device.gate.is_open())
         {
             let piece = work.piece(&batch.scope.device);

@@ -1,6 +1,6 @@
 //! The thread that waits for the ends of one engine's batches and reports them to vgpu-backd.
 //!
-//! While the gate is open and nobody waits for it, it looks only every [`NAP`], so that short batches cost the
+//! While the gate is open and nobody waits for it, it looks only now and then, so that short batches cost the
 //! main thread no wake-up each. Must never keep an end from vgpu-backd when the gate is closed.
 
 use super::batch::{Batch, Pass, Scope, Segment, create_event};
@@ -16,8 +16,8 @@ use std::thread;
 use std::time::Duration;
 use vgpu_protocol::gate::{Engine, REPORTS, Report, now_ns};
 
-/// Between two looks while nothing is urgent.
-const NAP: Duration = Duration::from_millis(1);
+/// The shortest and the longest time between two looks while nothing is urgent.
+const NAP: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(10));
 /// Between two attempts to put a report where there is no room.
 const NO_ROOM: Duration = Duration::from_millis(1);
 /// How old a clock's base may get: a distance of up to 4,096 ms is a 32-bit float to 0.25 µs.
@@ -141,7 +141,8 @@ impl Reaper {
                 }
                 self.flush();
                 if self.device.gate.is_open() && !self.lane().is_hurried() {
-                    self.device.gate.nap(NAP);
+                    let left = self.lane().left();
+                    self.device.gate.nap(left.clamp(NAP.0, NAP.1));
                 } else {
                     // SAFETY: as above.
                     let _ = unsafe { self.driver.cuEventSynchronize(end.handle()) };
