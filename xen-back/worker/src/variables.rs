@@ -99,7 +99,7 @@ fn declared(tokens: &mut Tokens<'_>) -> u64 {
     // Of the variable that is being read: whether there is one, its elements, and those of its value.
     let (mut named, mut count, mut unsized_, mut listed) = (false, 1u64, false, 0u64);
     let (mut in_brackets, mut is_value, mut last): (bool, bool, &[u8]) = (false, false, b"");
-    while let Some(token) = tokens.next() {
+    for token in tokens.by_ref() {
         match token {
             b";" | b"{" if !is_value => break,
             b";" => break,
