@@ -277,7 +277,8 @@ fn words(distribution: Distribution) -> String {
 /// A duration with its unit.
 pub fn time(nanos: Nanos) -> String {
     match nanos {
-        0..1_000_000 => format!("{} µs", nanos as f64 / 1e3),
+        0 => "0 s".to_owned(),
+        1..1_000_000 => format!("{} µs", nanos as f64 / 1e3),
         1_000_000..1_000_000_000 => format!("{} ms", nanos as f64 / 1e6),
         _ => format!("{} s", nanos as f64 / 1e9),
     }

@@ -43,6 +43,7 @@ pub struct Setup {
 
 /// The product on this machine.
 pub struct Real {
+    setup: Setup,
     host: Host,
     /// Runs so far: no two domains have the same name.
     runs: u32,
@@ -65,17 +66,11 @@ impl Real {
     ///
     /// If there is no bundle, or a daemon does not start.
     pub fn start(setup: &Setup) -> Result<Real> {
-        let bundle = match &setup.bundle {
-            Some(bundle) => bundle.clone(),
-            None => Bundle::find()?,
-        };
-        let host = Host::start(&bundle, setup.driver)?;
-        let socket = host.admin_socket();
-        vgpu_e2e::wait_until("backd knows the device", || {
-            Ok(!stats(&socket)?.gpus.is_empty())
+        Ok(Real {
+            host: start(setup)?,
+            setup: setup.clone(),
+            runs: 0,
         })
-        .with_context(|| host.all_logs())?;
-        Ok(Real { host, runs: 0 })
     }
 
     /// Ends it.
@@ -87,12 +82,27 @@ impl Real {
         self.host.check_clean()
     }
 
-    /// Runs these domains under a policy.
+    /// Runs these domains under a policy. After a run that fails the product is started anew for the next.
     ///
     /// # Errors
     ///
     /// If a program fails or says something that cannot be, with what all daemons have said.
     pub fn run(
+        &mut self,
+        experiment: &str,
+        domains: &[Domain],
+        policy: PolicyKind,
+        duration: Nanos,
+        seed: u64,
+    ) -> Result<Run> {
+        let run = self.attempt(experiment, domains, policy, duration, seed);
+        if run.is_err() {
+            self.host = start(&self.setup)?;
+        }
+        run
+    }
+
+    fn attempt(
         &mut self,
         experiment: &str,
         domains: &[Domain],
@@ -145,7 +155,8 @@ impl Real {
     ) -> Result<(String, Vec<Had>, Vec<Work>)> {
         let socket = self.host.admin_socket();
         let hypervisor = Schedule::path(&self.host.platform_folder());
-        let changes = changes(domains, guests);
+        let domids: Vec<u16> = guests.iter().map(|guest| guest.domid).collect();
+        let changes = changes(domains, &domids);
         // What holds from the beginning.
         for change in changes.iter().filter(|change| change.at == 0) {
             change.make(&socket, &hypervisor)?;
@@ -266,6 +277,21 @@ impl Real {
     }
 }
 
+/// Starts the product, until it can be asked.
+fn start(setup: &Setup) -> Result<Host> {
+    let bundle = match &setup.bundle {
+        Some(bundle) => bundle.clone(),
+        None => Bundle::find()?,
+    };
+    let host = Host::start(&bundle, setup.driver)?;
+    let socket = host.admin_socket();
+    vgpu_e2e::wait_until("backd knows the device", || {
+        Ok(!stats(&socket)?.gpus.is_empty())
+    })
+    .with_context(|| host.all_logs())?;
+    Ok(host)
+}
+
 /// A share as a domain's file says it.
 fn description(share: &Share) -> String {
     let mut text = format!("weight = {}\n", share.weight);
@@ -289,16 +315,15 @@ struct Change {
 }
 
 /// What changes, in order; what changes at the same time is one change.
-fn changes(domains: &[Domain], guests: &[Guest]) -> Vec<Change> {
+fn changes(domains: &[Domain], domids: &[u16]) -> Vec<Change> {
     let mut changes = BTreeMap::<Nanos, Change>::new();
-    for (domain, guest) in domains.iter().zip(guests) {
+    for (domain, &domid) in domains.iter().zip(domids) {
         for &(at, share) in &domain.shares {
-            let change = changes.entry(at).or_default();
-            change.shares.push((guest.domid, share));
+            changes.entry(at).or_default().shares.push((domid, share));
         }
         for &(at, state) in &domain.cpu {
             let change = changes.entry(at).or_default();
-            change.cpu.push((DomId(guest.domid), state));
+            change.cpu.push((DomId(domid), state));
         }
     }
     for (at, change) in &mut changes {
@@ -504,4 +529,39 @@ fn stats(socket: &Path) -> Result<Stats> {
 fn now() -> Nanos {
     let time = clock_gettime(ClockId::Monotonic);
     time.tv_sec.cast_unsigned() * SECOND + time.tv_nsec.cast_unsigned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vgpu_sched::description::Description;
+
+    #[test]
+    fn what_changes_at_once_is_one_change() {
+        let domains = [
+            Domain::kernels("a", 1)
+                .cpu_weight(0, 256)
+                .weight_from(SECOND, 5),
+            Domain::kernels("b", 1).cpu_slot(0, 2, SECOND, SECOND),
+        ];
+        let changes = changes(&domains, &[7, 8]);
+        let seen: Vec<_> = changes
+            .iter()
+            .map(|change| (change.at, change.shares.len(), change.cpu.len()))
+            .collect();
+        assert_eq!(seen, [(0, 0, 2), (SECOND, 1, 1)]);
+        assert_eq!(changes[1].shares[0].0, 7);
+        assert_eq!(changes[1].cpu[0].0, DomId(8));
+    }
+
+    #[test]
+    fn a_share_is_written_as_a_domains_file_has_it() {
+        let share = Share {
+            weight: 300,
+            cap: Some(20),
+            latency: Some(5 * MILLISECOND),
+        };
+        let text = description(&share);
+        assert_eq!(Description::parse(&text).unwrap().share(), share);
+    }
 }
