@@ -559,7 +559,7 @@ mod tests {
         let share = Share {
             weight: 300,
             cap: Some(20),
-            latency: Some(5 * MILLISECOND),
+            latency: Some(150 * MILLISECOND),
         };
         let text = description(&share);
         assert_eq!(Description::parse(&text).unwrap().share(), share);

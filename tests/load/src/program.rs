@@ -26,6 +26,12 @@ use crate::options::{Direction, Options};
 use crate::report::{Copy, Kernel, Report, align};
 
 const PTX: &str = include_str!("load.ptx");
+/// What every kernel is launched with.
+const ONE_THREAD: LaunchConfig = LaunchConfig {
+    grid_dim: (1, 1, 1),
+    block_dim: (1, 1, 1),
+    shared_mem_bytes: 0,
+};
 /// Kernels whose times one piece of device memory holds.
 const TIMES: usize = 1 << 15;
 
@@ -156,6 +162,7 @@ impl Device {
             .load_module(Ptx::from_src(PTX))
             .context("loading the kernel")?;
         let kernel = module.load_function("load")?;
+        let warm_up = module.load_function("warm_up")?;
         let mut device = Device {
             context,
             stream,
@@ -164,24 +171,37 @@ impl Device {
             launched: 0,
             events: Vec::new(),
         };
-        // The first of each is slower: it is not part of the load.
-        let first = device.launch(0)?;
-        first.event.synchronize().context("the first kernel")?;
-        device.events.push(first.event);
-        device.launched = 0;
+        // The first of each is slower: it is not part of the load. A kernel of its own, as schedulers learn from
+        // each how long it takes.
+        device.grow()?;
+        let event = device
+            .context
+            .new_event(Some(CUevent_flags::CU_EVENT_BLOCKING_SYNC))?;
+        // SAFETY: warm_up() in load.ptx has no arguments and does nothing.
+        unsafe { device.stream.launch_builder(&warm_up).launch(ONE_THREAD) }
+            .context("launching the first kernel")?;
+        event.record(&device.stream)?;
+        event.synchronize().context("the first kernel")?;
+        device.events.push(event);
         Ok(device)
+    }
+
+    /// Makes room for the times of more kernels.
+    fn grow(&mut self) -> Result<()> {
+        let slice = self
+            .stream
+            .alloc_zeros::<u64>(2 * TIMES)
+            .context("allocating memory for the kernels' times")?;
+        let address = slice.device_ptr(&self.stream).0;
+        self.times.push((slice, address));
+        Ok(())
     }
 
     /// Launches a kernel that takes so long.
     fn launch(&mut self, duration: u64) -> Result<Launch> {
         let (block, place) = (self.launched / TIMES, self.launched % TIMES);
         if block == self.times.len() {
-            let slice = self
-                .stream
-                .alloc_zeros::<u64>(2 * TIMES)
-                .context("allocating memory for the kernels' times")?;
-            let address = slice.device_ptr(&self.stream).0;
-            self.times.push((slice, address));
+            self.grow()?;
         }
         let event = match self.events.pop() {
             Some(event) => event,
@@ -191,16 +211,11 @@ impl Device {
         };
         let at = self.times[block].1 + (place * 16) as u64;
         let submitted = now();
-        let config = LaunchConfig {
-            grid_dim: (1, 1, 1),
-            block_dim: (1, 1, 1),
-            shared_mem_bytes: 0,
-        };
         let mut launch = self.stream.launch_builder(&self.kernel);
         launch.arg(&at).arg(&duration);
         // SAFETY: the arguments are those of load(times, duration) in load.ptx, and the two numbers at `at`
         // are within a slice that lives as long as `self`.
-        unsafe { launch.launch(config) }.context("launching a kernel")?;
+        unsafe { launch.launch(ONE_THREAD) }.context("launching a kernel")?;
         event.record(&self.stream)?;
         self.launched += 1;
         Ok(Launch {
