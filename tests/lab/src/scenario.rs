@@ -34,6 +34,7 @@ macro_rules! scenarios {
 scenarios! {
     "lifecycle": "guests start at once, restart under a new domid, and end when asked to",
     "split-driver": "CUDA programs in guests through the split driver to softcuda in dom0",
+    "xen-credit": "shares of the GPU follow the weights of Xen's own scheduler, and boosts are undone",
     "conformance": "the xen crate's conformance suite on real grants, event channels and XenStore",
 }
 

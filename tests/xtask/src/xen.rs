@@ -67,7 +67,7 @@ pub fn test(arguments: &TestArguments) -> Result<()> {
     }
     if scenarios
         .iter()
-        .any(|scenario| scenario.name == "split-driver")
+        .any(|scenario| ["split-driver", "xen-credit"].contains(&scenario.name))
     {
         let product = bundle::build()?;
         lab.install(&product.backend, &product.guest)?;

@@ -20,8 +20,10 @@
 //! it for up to a tick. Those are these policies' known faults, kept so that they can be seen. `xen-credit` keeps
 //! only the second: it has to keep the hypervisor's weights whatever the kernels are like. So its slices are device
 //! time, and what a kernel takes beyond one is taken from the next (deficit round robin; Shreedhar and Varghese,
-//! SIGCOMM 1995): a domain in debt for a slice or more sits out. Debt is at most what one grant took if nobody else
-//! wanted the device.
+//! SIGCOMM 1995): a domain in debt for a slice or more sits out. Where only domains in debt are ready, but another is
+//! expected back, which had the device within the last 100 ms, the one with the least debt goes on and owes it all the
+//! more: else each moment in which a domain has not asked again would be a gift to the others. Debt is at most what one
+//! grant took if nobody else wants the device.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -33,6 +35,8 @@ use crate::{CpuState, DEFAULT_WEIGHT, DomainId, MILLISECOND, Nanos, SECOND, Shar
 const TICK: Nanos = 10 * MILLISECOND;
 /// Most ticks of a slice.
 const MOST_TICKS: f64 = 50.0;
+/// For so long after it had the device, a domain is expected back.
+const EXPECTED: Nanos = 100 * MILLISECOND;
 /// Over how long feedback looks at what was achieved.
 const WINDOW: Nanos = SECOND;
 /// How strongly it corrects.
@@ -64,6 +68,8 @@ pub struct Rounds {
     next: BTreeSet<(Reverse<u32>, DomainId)>,
     /// Whose slice it is, and until when.
     current: Option<(DomainId, Nanos)>,
+    /// The two domains that had the device last, and when.
+    recent: [Option<(DomainId, Nanos)>; 2],
     window_since: Nanos,
 }
 
@@ -94,6 +100,7 @@ impl Rounds {
             round: BTreeSet::new(),
             next: BTreeSet::new(),
             current: None,
+            recent: [None; 2],
             window_since: 0,
         }
     }
@@ -141,8 +148,40 @@ impl Rounds {
         }
     }
 
+    /// A domain has the device, or has had it until now.
+    fn has_device(&mut self, now: Nanos, id: DomainId) {
+        let [first, second] = self.recent;
+        self.recent = match first {
+            Some((last, _)) if last != id => [Some((id, now)), first],
+            _ => [Some((id, now)), second],
+        };
+    }
+
+    /// Whether a domain that is not ready is expected back, other than this one.
+    fn expects_another(&self, now: Nanos, than: Option<DomainId>) -> bool {
+        self.recent.iter().flatten().any(|&(id, at)| {
+            let state = self.domains.get(id);
+            let expected = |state: &State| {
+                !state.ready && (state.in_flight > 0 || now < at.saturating_add(EXPECTED))
+            };
+            Some(id) != than && state.is_some_and(expected)
+        })
+    }
+
     /// The next domain's slice, and what it may have of it.
-    fn next_slice(&mut self) -> Option<(DomainId, Nanos, Nanos)> {
+    fn next_slice(&mut self, now: Nanos) -> Option<(DomainId, Nanos, Nanos)> {
+        if self.bills_device() && self.expects_another(now, None) {
+            let ready = || self.round.iter().chain(&self.next).copied();
+            let left = |id| self.domains.get(id).map_or(0, |state| state.left);
+            let in_debt = |&(_, id): &(_, DomainId)| left(id) + i128::from(self.slice(id)) <= 0;
+            if ready().all(|place| in_debt(&place)) {
+                let place = ready().max_by_key(|&(_, id)| left(id))?;
+                self.round.remove(&place);
+                self.next.remove(&place);
+                let slice = self.slice(place.1);
+                return Some((place.1, slice, slice));
+            }
+        }
         loop {
             if self.round.is_empty() {
                 self.round = std::mem::take(&mut self.next);
@@ -289,7 +328,7 @@ impl Policy for Rounds {
                 self.next.insert((Reverse(state.credits), id));
             }
         }
-        match self.next_slice() {
+        match self.next_slice(now) {
             Some((id, slice, turn)) => {
                 self.current = Some((id, now + slice));
                 Pick::Run {
@@ -302,7 +341,8 @@ impl Policy for Rounds {
         }
     }
 
-    fn granted(&mut self, _now: Nanos, id: DomainId, estimate: Nanos, _pieces: u32) {
+    fn granted(&mut self, now: Nanos, id: DomainId, estimate: Nanos, _pieces: u32) {
+        self.has_device(now, id);
         if let Some(state) = self.domains.get_mut(id) {
             state.in_flight += 1;
             state.left -= i128::from(estimate);
@@ -310,6 +350,7 @@ impl Policy for Rounds {
     }
 
     fn charged(&mut self, now: Nanos, id: DomainId, estimate: Nanos, used: Nanos) {
+        self.has_device(now, id);
         if let Some(state) = self.domains.get_mut(id) {
             state.in_flight = state.in_flight.saturating_sub(1);
             state.idle_since = now;
@@ -318,10 +359,11 @@ impl Policy for Rounds {
         self.owed(now, id, used);
     }
 
-    fn owed(&mut self, _now: Nanos, id: DomainId, used: Nanos) {
+    fn owed(&mut self, now: Nanos, id: DomainId, used: Nanos) {
         let waiting = self.round.iter().chain(&self.next).map(|&(_, id)| id);
         let current = self.current.map(|(id, _)| id);
         let alone = waiting.chain(current).all(|other| other == id);
+        let alone = alone && !self.expects_another(now, Some(id));
         if let Some(state) = self.domains.get_mut(id) {
             state.used += used;
             state.left -= i128::from(used);
