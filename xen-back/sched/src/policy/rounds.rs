@@ -23,7 +23,7 @@
 //! SIGCOMM 1995): a domain in debt for a slice or more sits out. Where only domains in debt are ready, but another is
 //! expected back, which had the device within the last 100 ms, the one with the least debt goes on and owes it all the
 //! more: else each moment in which a domain has not asked again would be a gift to the others. Debt is at most what one
-//! grant took if nobody else wants the device.
+//! grant took if nobody else wants the device, and twice that if another is only expected.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -363,13 +363,14 @@ impl Policy for Rounds {
         let waiting = self.round.iter().chain(&self.next).map(|&(_, id)| id);
         let current = self.current.map(|(id, _)| id);
         let alone = waiting.chain(current).all(|other| other == id);
-        let alone = alone && !self.expects_another(now, Some(id));
+        let expects = self.expects_another(now, Some(id));
         if let Some(state) = self.domains.get_mut(id) {
             state.used += used;
             state.left -= i128::from(used);
             if alone {
-                // Nobody has lost anything by what it had before.
-                state.left = state.left.max(-i128::from(used));
+                // Nobody has lost anything by what it had before, or not much by what it had just before.
+                let counted = if expects { 2 } else { 1 };
+                state.left = state.left.max(-counted * i128::from(used));
             }
         }
     }
