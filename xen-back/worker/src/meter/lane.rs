@@ -125,8 +125,14 @@ impl Lane {
             return Err(LOOK);
         }
         let quantum = limits.quantum_ns;
+        let usual = piece.usual.of(piece.units);
+        if usual.is_none() && flight.batches > 1 {
+            // Nobody knows how long it takes: by the clock one after the other would go behind the first, and a
+            // newcomer would find them all.
+            return Err(LOOK);
+        }
         // Two batches in all: of the time that they may take, what this one leaves.
-        let this = piece.usual.of(piece.units).unwrap_or(quantum).max(quantum);
+        let this = usual.unwrap_or(quantum).max(quantum);
         let rest = quantum.saturating_mul(2).saturating_sub(this).max(LEAD_NS);
         let left = flight.ends_ns.saturating_sub(now_ns());
         match left.checked_sub(rest) {
