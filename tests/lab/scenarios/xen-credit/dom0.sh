@@ -117,7 +117,8 @@ wait $backd
 check "backd is gone, and a boost is not" has_weight light 1536
 backd
 check "the next backd has undone light's" has_weight light 1024
-check "and heavy's" has_weight heavy 512
+# One that did not survive this software CPU is just starting again.
+check "and heavy's" retry 60 has_weight heavy 512
 refute "nothing is written down" test -e /run/xen-vgpu/boost.json
 
 check "xl destroy" sh -c 'xl destroy light && xl destroy heavy'
