@@ -28,7 +28,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             engine: Engine::Compute,
-            lead: 200 * MICROSECOND,
+            lead: 400 * MICROSECOND,
             cap_burst: 20 * MILLISECOND,
         }
     }

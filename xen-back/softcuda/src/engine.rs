@@ -6,6 +6,7 @@
 
 use crate::context::Context;
 use crate::driver::Driver;
+use crate::event::Event;
 use crate::turns::Turns;
 use crate::work::{Engine, Work};
 use cuda_abi::CuResult;
@@ -21,6 +22,9 @@ use std::time::{Duration, Instant};
 const SPIN: Duration = Duration::from_micros(40);
 /// The first and the longest pause between two looks at memory that tasks wait for.
 const WATCH: (Duration, Duration) = (Duration::from_micros(20), Duration::from_millis(1));
+/// An event in an idle stream and work that is submitted to it so soon after it are one to the device,
+/// which reads a stream when it comes to this process: what passes before the work starts is not its time.
+const TOGETHER: Duration = Duration::from_micros(200);
 /// Tasks under way from which on submitting one waits for its stream: a program that never
 /// synchronises must not use up the host's memory.
 const MAX_PENDING: usize = 8192;
@@ -124,6 +128,8 @@ struct Task {
     dependents: Vec<TaskId>,
     /// Threads that sleep until it has ended.
     sleepers: Option<Arc<Condvar>>,
+    /// The event that stands right before it in an idle stream, with the task that recorded it.
+    led_by: Option<(Arc<Event>, TaskId)>,
 }
 
 /// A task that is about to be added.
@@ -144,6 +150,8 @@ struct Lanes {
     streams: HashMap<u64, Stream>,
     /// What streams that were destroyed meanwhile left.
     orphans: Vec<Stream>,
+    /// The events that were recorded last in streams that were idle, with their tasks, and when.
+    passed: HashMap<Lane, (Arc<Event>, TaskId, Instant)>,
 }
 
 #[derive(Clone, Copy)]
@@ -218,6 +226,7 @@ impl Engines {
         if let Some(lanes) = state.contexts.get_mut(&context)
             && let Some(gone) = lanes.streams.remove(&stream)
         {
+            lanes.passed.remove(&Lane::Stream(stream));
             lanes
                 .orphans
                 .retain(|orphan| state.pending.contains_key(&orphan.last));
@@ -458,6 +467,15 @@ impl Engines {
             state.set_last(context.id, lane, id);
         }
         let (joins_null, priority) = state.traits(context.id, lane);
+        let lanes = state.contexts.entry(context.id).or_default();
+        let led_by = lanes.passed.remove(&lane);
+        let led_by = led_by
+            .filter(|(_, _, at)| blockers == 0 && engine.is_some() && at.elapsed() < TOGETHER)
+            .map(|(event, task, _)| (event, task));
+        if let (Work::Record(event), 0) = (&work, blockers) {
+            let passed = (Arc::clone(event), id, Instant::now());
+            lanes.passed.insert(lane, passed);
+        }
         let task = Task {
             context: Arc::clone(context),
             lane,
@@ -468,6 +486,7 @@ impl Engines {
             blockers,
             dependents: Vec::new(),
             sleepers: None,
+            led_by,
         };
         state.pending.insert(id, task);
         if blockers == 0 {
@@ -623,11 +642,17 @@ impl Engines {
         let id = state.engines[engine].ready.pop_first().map(|(_, id)| id);
         let started = id
             .and_then(|id| state.pending.get_mut(&id))
-            .and_then(|task| Some((task.work.take()?, Arc::clone(&task.context))));
+            .and_then(|task| {
+                let led_by = task.led_by.take();
+                Some((task.work.take()?, Arc::clone(&task.context), led_by))
+            });
         drop(state);
-        if let Some((work, context)) = started
+        if let Some((work, context, led_by)) = started
             && (context.goes_on() || context.alive() && work.outlives_failure())
         {
+            if let Some((event, task)) = led_by {
+                event.passed_again(task, Instant::now());
+            }
             // A panic in the engine is our mistake; to the program it is a failed kernel.
             if catch_unwind(AssertUnwindSafe(|| work.run(driver, &context))).is_err() {
                 context.fail(CuResult::LAUNCH_FAILED);

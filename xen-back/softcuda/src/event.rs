@@ -79,6 +79,14 @@ impl Event {
         }
     }
 
+    /// Notes that the work it stands right before has started only now, if this task was its last record.
+    pub fn passed_again(&self, task: TaskId, at: Instant) {
+        let mut record = self.record();
+        if record.task == task && record.at.is_some() {
+            record.at = Some(at);
+        }
+    }
+
     /// Notes that it was recorded as this task, which may have reached it already.
     pub fn recorded(&self, task: TaskId, lane: Lane) {
         let mut record = self.record();
@@ -137,6 +145,15 @@ mod tests {
         b.reached(3, start + Duration::from_micros(1500));
         assert_eq!(a.milliseconds_until(&b), Ok(1.5));
         assert_eq!(b.milliseconds_until(&a), Ok(-1.5));
+        // What it stands before has started later; of an older record that says nothing.
+        a.passed_again(1, start + Duration::from_micros(500));
+        assert_eq!(a.milliseconds_until(&b), Ok(1.0));
+        a.recorded(4, Lane::Null);
+        a.passed_again(4, start);
+        assert_eq!(a.milliseconds_until(&b), Err(CuResult::NOT_READY));
+        a.reached(4, start);
+        a.passed_again(1, start + Duration::from_micros(500));
+        assert_eq!(a.milliseconds_until(&b), Ok(1.5));
     }
 
     #[test]
