@@ -189,9 +189,10 @@ fn latency_targets_are_kept_within_shares() {
             parts,
         )
     };
-    // It wants an eighth of the device and may have a fifth. It waits for the kernel that runs, of 2 ms, and no more.
+    // It wants an eighth of the device and may have a fifth. It waits for the
+    // kernel that runs, of 2 ms, or for the one that was told its turn 0.4 ms before that one's end, and no more.
     let (median, tail, with) = measure(Some(5 * MILLISECOND), 256);
-    assert!(tail <= 2.2, "{tail}");
+    assert!(tail <= 2.4, "{tail}");
     let (usual, worse, without) = measure(None, 256);
     assert!(
         usual > 1.5 * median && worse > 2.0 * tail,

@@ -9,6 +9,14 @@ use proptest::prelude::*;
 use std::ffi::c_void;
 use std::ptr::null_mut;
 
+/// One test at a time: what is free of the device's memory is counted.
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ALONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 /// One end of a `CUDA_MEMCPY3D`.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -247,6 +255,7 @@ proptest! {
         extent in prop::array::uniform3(1usize..6),
         way in 0u8..4,
     ) {
+        let _alone = alone();
         let _context = Fresh::new();
         let mut extent = extent;
         let whole_texels = to.kind == 3 || from.kind == 3;
@@ -296,6 +305,7 @@ proptest! {
 
 #[test]
 fn boxes_outside_their_memory_are_refused() {
+    let _alone = alone();
     let _context = Fresh::new();
     let device = alloc(64 * 8);
     let own = vec![0u8; 64 * 8];
@@ -418,6 +428,7 @@ fn boxes_outside_their_memory_are_refused() {
 
 #[test]
 fn rows_are_filled_and_nothing_between_them() {
+    let _alone = alone();
     let _context = Fresh::new();
     let (mut address, mut pitch) = (0, 0);
     ok!(cuMemAllocPitch_v2(&mut address, &mut pitch, 100, 5, 4));
@@ -478,6 +489,7 @@ fn rows_are_filled_and_nothing_between_them() {
 
 #[test]
 fn arrays_are_described_and_count_as_the_devices_memory() {
+    let _alone = alone();
     let _context = Fresh::new();
     let free = || {
         let (mut free, mut total) = (0, 0);
@@ -626,6 +638,7 @@ fn arrays_are_described_and_count_as_the_devices_memory() {
 
 #[test]
 fn levels_of_a_mipmapped_array_are_arrays() {
+    let _alone = alone();
     let _context = Fresh::new();
     let descriptor = Descriptor {
         width: 20,
@@ -689,6 +702,7 @@ fn levels_of_a_mipmapped_array_are_arrays() {
 
 #[test]
 fn bytes_of_arrays_go_everywhere() {
+    let _alone = alone();
     let _context = Fresh::new();
     let (one, two) = (array([8, 0, 0], 0), array([4, 4, 0], 0));
     let own: Vec<u8> = (0..32).collect();

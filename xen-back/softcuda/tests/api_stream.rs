@@ -180,6 +180,7 @@ fn events_measure_the_time_between_them() {
     ok!(cuEventRecordWithFlags(end, own, 0));
     ok!(cuEventRecord(untimed, own));
     assert_eq!(elapsed(start, end).0, CuResult::NOT_READY);
+    gate.entered();
     std::thread::sleep(Duration::from_millis(20));
     gate.open();
     ok!(cuEventSynchronize(end));
