@@ -37,9 +37,14 @@ pub struct ShellArguments {
 /// Scenarios that measure shares of time. In a software CPU that has to wait for the host's, they would measure that.
 const MEASURES: [&str; 1] = ["xen-credit"];
 
-/// The lab as `cargo xtask test` runs it.
+/// The lab as `cargo xtask test` runs it. Now and then a guest does not survive QEMU's software CPU, or hears no more
+/// interrupts, whatever runs in it: what fails is tried once more on a machine that is started anew, and said so.
 pub fn test_default() -> Result<()> {
-    test(&TestArguments::parse_from(["xen-test"]))
+    let arguments = TestArguments::parse_from(["xen-test"]);
+    test(&arguments).or_else(|error| {
+        println!("{error:#}\nonce more, on a machine started anew; what fails twice has failed");
+        test(&arguments)
+    })
 }
 
 pub fn test(arguments: &TestArguments) -> Result<()> {
