@@ -1,5 +1,5 @@
 //! What asking the hypervisor costs: reads a domain's weight and virtual processors over and over and prints the time
-//! of a call. Run in dom0 as `overhead device DOMID...`, or `overhead local:DIR DOMID...`. It changes nothing.
+//! of a call. Run in dom0 as `asking device DOMID...`, or `asking local:DIR DOMID...`. It changes nothing.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let platform: PlatformSpec = arguments
         .next()
-        .ok_or("overhead PLATFORM DOMID...")?
+        .ok_or("asking PLATFORM DOMID...")?
         .parse()?;
     let start = Instant::now();
     let hypervisor = vgpu_hypervisor::open(&platform)?;
