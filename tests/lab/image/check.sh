@@ -58,9 +58,17 @@ start_guest() {
     echo "not ok - $1: xl create"
     return 1
   fi
-  check "$1: runs as a $2 guest" guest wait "$1" "GUEST UP" 240 || return
+  check "$1: runs as a $2 guest" guest wait "$1" "GUEST UP" 240 || { explain_guest "$1"; return 1; }
   # One that did not survive its first moments in this software CPU was started again, under another domid.
   domid=$(xl domid "$1")
+}
+
+# In dom0: explain_guest NAME: what Xen knows of a guest that did not do what it should have: whether its processor runs,
+# where it stands, which of its events are pending or masked.
+explain_guest() {
+  # The keys ask Xen for its domains, their registers and their event channels; the answer is in its log.
+  xl dmesg -c >/dev/null
+  { xl vcpu-list; xl debug-keys q; xl debug-keys d; xl debug-keys e; xl dmesg; } 2>&1 | sed "s/^/# $1: /"
 }
 
 # In a guest: await WORD SECONDS: until dom0 says `guest tell NAME WORD`.
