@@ -124,6 +124,8 @@ struct Task {
     work: Option<Work>,
     /// Tasks that must end first.
     blockers: usize,
+    /// When the last of those that ended did.
+    since: Option<Instant>,
     /// Tasks that wait for this one.
     dependents: Vec<TaskId>,
     /// Threads that sleep until it has ended.
@@ -484,6 +486,7 @@ impl Engines {
             engine,
             work: Some(work),
             blockers,
+            since: None,
             dependents: Vec::new(),
             sleepers: None,
             led_by,
@@ -498,7 +501,7 @@ impl Engines {
                     }
                 }
                 None => {
-                    self.end(driver, state, id);
+                    self.end(driver, state, id, Instant::now());
                     // It may have been a write that another waits for.
                     self.end_awaiting(driver, state);
                 }
@@ -533,12 +536,12 @@ impl Engines {
     fn end_awaiting(&self, driver: &Driver, state: &mut Locked<'_>) {
         let awaiting = std::mem::take(&mut state.awaiting);
         for id in awaiting {
-            self.end(driver, state, id);
+            self.end(driver, state, id, Instant::now());
         }
     }
 
-    /// Ends a task, and with it those that waited for it and take no time.
-    fn end(&self, driver: &Driver, state: &mut Locked<'_>, task: TaskId) {
+    /// Ends a task that was over at this time, and with it those that waited for it and take no time.
+    fn end(&self, driver: &Driver, state: &mut Locked<'_>, task: TaskId, at: Instant) {
         let mut ending = vec![task];
         while let Some(id) = ending.pop() {
             let waits = state.pending.get(&id).is_some_and(|task| {
@@ -553,8 +556,9 @@ impl Engines {
             let Some(mut task) = state.pending.remove(&id) else {
                 continue;
             };
+            let at = task.since.map_or(at, |since| since.max(at));
             if let Some(work) = task.work.take() {
-                work.pass(driver, id);
+                work.pass(driver, id, at);
             }
             if let Some(sleepers) = task.sleepers {
                 sleepers.notify_all();
@@ -564,6 +568,7 @@ impl Engines {
                     continue;
                 };
                 dependent.blockers -= 1;
+                dependent.since = dependent.since.max(Some(at));
                 if dependent.blockers == 0 {
                     match dependent.engine {
                         Some(engine) => {
@@ -647,20 +652,24 @@ impl Engines {
                 Some((task.work.take()?, Arc::clone(&task.context), led_by))
             });
         drop(state);
+        let mut lasted = None;
         if let Some((work, context, led_by)) = started
             && (context.goes_on() || context.alive() && work.outlives_failure())
         {
-            if let Some((event, task)) = led_by {
-                event.passed_again(task, Instant::now());
-            }
+            let began = Instant::now();
             // A panic in the engine is our mistake; to the program it is a failed kernel.
-            if catch_unwind(AssertUnwindSafe(|| work.run(driver, &context))).is_err() {
-                context.fail(CuResult::LAUNCH_FAILED);
+            match catch_unwind(AssertUnwindSafe(|| work.run(driver, &context))) {
+                Ok(ran) => lasted = ran,
+                Err(_) => context.fail(CuResult::LAUNCH_FAILED),
+            }
+            if let Some((event, task)) = led_by {
+                event.passed_again(task, lasted.map_or(began, |lasted| lasted.began));
             }
         }
+        let ended = lasted.map_or_else(Instant::now, |lasted| lasted.ended);
         let mut state = self.state();
         if let Some(id) = id {
-            self.end(driver, &mut state, id);
+            self.end(driver, &mut state, id, ended);
             self.end_awaiting(driver, &mut state);
         }
         let queue = &mut state.engines[engine];

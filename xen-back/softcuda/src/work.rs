@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::driver::Driver;
 use crate::event::Event;
 use crate::exec::texture::ArrayMemory;
-use crate::exec::{Fault, Launch};
+use crate::exec::{Fault, Lasted, Launch};
 use crate::module::Function;
 use crate::rounding::with_default_modes;
 use cuda_abi::CuResult;
@@ -238,10 +238,10 @@ impl Work {
         }
     }
 
-    /// Does what takes no time. `task` is the work's own number.
-    pub fn pass(self, driver: &Driver, task: u64) {
+    /// Does what takes no time. `task` is the work's own number; `at` when what it follows had ended.
+    pub fn pass(self, driver: &Driver, task: u64, at: Instant) {
         match self {
-            Work::Record(event) => event.reached(task, Instant::now()),
+            Work::Record(event) => event.reached(task, at),
             Work::Release(start) => {
                 driver.pools.released(start);
                 driver.memory.release(start);
@@ -266,10 +266,11 @@ impl Work {
         matches!(self, Work::Host(Host::Callback(..)))
     }
 
-    /// Does what an engine does. A failure is the context's from then on.
-    pub fn run(self, driver: &Driver, context: &Context) {
+    /// Does what an engine does. A failure is the context's from then on. Says when the device was at it, where that
+    /// was not all the while.
+    pub fn run(self, driver: &Driver, context: &Context) -> Option<Lasted> {
         match self {
-            Work::Kernel(kernel) => kernel.run(driver, context),
+            Work::Kernel(kernel) => return kernel.run(driver, context),
             Work::Copy(copy) => copy.run(),
             Work::Fill(fill) => fill.run(),
             Work::CopyRows(copy) => copy.run(),
@@ -278,6 +279,7 @@ impl Work {
             Work::Mark | Work::Record(_) | Work::Release(_) => {}
             Work::Write(_) | Work::Await(..) => {}
         }
+        None
     }
 }
 
@@ -369,7 +371,7 @@ impl Condition {
 }
 
 impl Kernel {
-    fn run(&self, driver: &Driver, context: &Context) {
+    fn run(&self, driver: &Driver, context: &Context) -> Option<Lasted> {
         // Both stay as they are until the launch has ended.
         let ranges = driver.memory.host_ranges();
         // SAFETY: `ranges` outlives the launch; what is registered was found mapped, and is the
@@ -386,14 +388,17 @@ impl Kernel {
             cooperative: self.workspace,
             runtime: Some(&context.runtime),
         };
-        if let Err(fault) = with_default_modes(|| self.function.program.launch(&launch)) {
-            tracing::error!(%fault, "kernel failed");
-            if let Fault::Assert { message, .. } = &fault {
-                // As CUDA has it: whoever debugs the kernel looks there.
-                eprintln!("{message}");
-            }
-            context.fail(fault_code(&fault));
+        let fault = match with_default_modes(|| self.function.program.launch_timed(&launch)) {
+            Ok(lasted) => return Some(lasted),
+            Err(fault) => fault,
+        };
+        tracing::error!(%fault, "kernel failed");
+        if let Fault::Assert { message, .. } = &fault {
+            // As CUDA has it: whoever debugs the kernel looks there.
+            eprintln!("{message}");
         }
+        context.fail(fault_code(&fault));
+        None
     }
 }
 

@@ -24,7 +24,7 @@ pub use crate::ptx::{PtxError, PtxErrorKind};
 pub use arena::{Arena, Shape};
 pub use fault::{Fault, Place};
 pub(crate) use pool::workers;
-pub use program::{Options, Program, Vectorise};
+pub use program::{Lasted, Options, Program, Vectorise};
 pub use runtime::{Heap, Runtime};
 
 /// Bytes per entry of a [`MemoryView`]'s table.

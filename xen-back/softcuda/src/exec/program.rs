@@ -9,6 +9,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
+use std::time::Instant;
 
 use super::block::{self, Frames, Kernel, Progress, Stop};
 use super::code::CodeMemory;
@@ -443,6 +444,14 @@ impl Program {
     /// # Errors
     /// The first fault of any thread; the memory then holds whatever was written until it.
     pub fn launch(&self, launch: &Launch<'_>) -> Result<(), Fault> {
+        self.launch_timed(launch).map(drop)
+    }
+
+    /// The same, and when it was.
+    ///
+    /// # Errors
+    /// As of [`Program::launch`].
+    pub fn launch_timed(&self, launch: &Launch<'_>) -> Result<Lasted, Fault> {
         let services = Services {
             runtime: launch.runtime,
         };
@@ -520,6 +529,15 @@ const LATE: u32 = 2;
 const PATIENCE: u32 = 64;
 const COOPERATIVE_PATIENCE: u32 = 1;
 
+/// When a launch was on the device: what prepares it and follows it is a driver's work, not the device's.
+#[derive(Debug, Clone, Copy)]
+pub struct Lasted {
+    /// When the first block began.
+    pub began: Instant,
+    /// When the last block had ended.
+    pub ended: Instant,
+}
+
 /// One launch, checked.
 struct Run<'l> {
     program: &'l Program,
@@ -542,8 +560,12 @@ struct Run<'l> {
     batch: u64,
     /// The next block to run.
     next: AtomicU64,
+    /// When the first block began.
+    began: OnceLock<Instant>,
     /// Blocks that have ended.
     ended: AtomicU64,
+    /// When the last one had.
+    over: OnceLock<Instant>,
     /// Not 0 when the launch must end.
     ending: AtomicU32,
     outcome: Mutex<Result<(), Fault>>,
@@ -667,14 +689,16 @@ impl<'l> Run<'l> {
             services,
             batch,
             next: AtomicU64::new(0),
+            began: OnceLock::new(),
             ended: AtomicU64::new(0),
+            over: OnceLock::new(),
             ending: AtomicU32::new(0),
             outcome: Mutex::new(Ok(())),
         })
     }
 
     /// Runs all blocks, on the calling thread and the pool.
-    fn everywhere(&self) -> Result<(), Fault> {
+    fn everywhere(&self) -> Result<Lasted, Fault> {
         let threads = u32::try_from(self.blocks.div_ceil(self.batch)).unwrap_or(u32::MAX);
         pool::run(threads, &|worker| {
             let result = if self.entry.kernel.yields {
@@ -696,7 +720,12 @@ impl<'l> Run<'l> {
         if outcome.is_ok() && self.is_late() && !self.is_done() {
             return Err(self.timeout());
         }
-        outcome.clone()
+        outcome.clone()?;
+        let over = *self.over.get_or_init(Instant::now);
+        Ok(Lasted {
+            began: self.began.get().copied().unwrap_or(over),
+            ended: over,
+        })
     }
 
     /// Makes the launch end, for the first reason that is given.
@@ -737,6 +766,7 @@ impl<'l> Run<'l> {
 
     fn start(&self, resident: &mut Resident, number: u64) {
         resident.context.ctaid = self.block_place(number);
+        self.began.get_or_init(Instant::now);
         block::start(self.kernel, &mut resident.context, &mut resident.frames);
     }
 
@@ -767,7 +797,7 @@ impl<'l> Run<'l> {
                 self.start(&mut resident, number);
                 // Such blocks run to their end, or until the launch must end.
                 if self.advance(&mut resident, u32::MAX)?.is_some() {
-                    self.ended.fetch_add(1, Ordering::Relaxed);
+                    self.block_ended();
                 }
             }
         }
@@ -810,7 +840,7 @@ impl<'l> Run<'l> {
             };
             match self.advance(&mut resident, patience)? {
                 Some(Progress::Ended) => {
-                    self.ended.fetch_add(1, Ordering::Relaxed);
+                    self.block_ended();
                     spare = Some(resident);
                     idle = 0;
                 }
@@ -824,6 +854,12 @@ impl<'l> Run<'l> {
                 // Only blocks of other workers can help: let their threads run.
                 thread::yield_now();
             }
+        }
+    }
+
+    fn block_ended(&self) {
+        if self.ended.fetch_add(1, Ordering::Relaxed) + 1 == self.blocks {
+            self.over.get_or_init(Instant::now);
         }
     }
 
