@@ -8,8 +8,8 @@
 
 use crate::codec::messages;
 use crate::packet::{self, PacketError, WireExtent};
+use crate::shared_page::{self, Header, Layout, SharedPage};
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::io::Errno;
 use rustix::thread::futex;
 use std::io;
@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
-use xen::{Access, Extent, Mapping, PAGE_SIZE};
+use xen::Extent;
 
 /// First word of a gate: "VGPG".
 pub const MAGIC: u32 = u32::from_le_bytes(*b"VGPG");
@@ -28,7 +28,7 @@ pub const REPORTS: u32 = 256;
 /// How old shares may be before they count as none, in nanoseconds.
 const SHARES_LAST_NS: u64 = 1_500_000_000;
 /// Pages of 4096 bytes of a gate.
-pub const GATE_PAGES: u32 = size_of::<Page>().div_ceil(PAGE_SIZE) as u32;
+pub const GATE_PAGES: u32 = shared_page::pages::<Page>();
 
 /// A part of a device that works by itself.
 #[derive(Copy, Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
@@ -128,12 +128,10 @@ struct Line(AtomicU32);
 #[repr(C, align(64))]
 struct ReportWords([AtomicU64; 7]);
 
-/// The memory. It is made of atomics alone, so that references to it are sound whatever the other process
-/// writes; all zeros is a value of it.
+/// The memory. See [`Layout`].
 #[repr(C)]
 struct Page {
-    magic: AtomicU32,
-    version: AtomicU32,
+    header: Header,
     open: AtomicU32,
     launches: AtomicU32,
     quantum_ns: AtomicU64,
@@ -169,24 +167,15 @@ impl Page {
     }
 }
 
-/// A mapped gate.
-#[derive(Debug)]
-struct Shared(Mapping);
+// SAFETY: it is `repr(C)` and atomics alone, aligned to 64 bytes.
+unsafe impl Layout for Page {
+    const WHAT: &'static str = "a gate";
+    const NAME: &'static str = "vgpu-gate";
+    const MAGIC: u32 = MAGIC;
+    const VERSION: u32 = VERSION;
 
-impl Shared {
-    fn map(extent: &Extent) -> Result<Self, PacketError> {
-        if extent.pages != GATE_PAGES || !extent.offset.is_multiple_of(PAGE_SIZE as u64) {
-            return Err(PacketError::Malformed("a gate of another size"));
-        }
-        let mapping = Mapping::from_extents(std::slice::from_ref(extent), Access::ReadWrite)?;
-        Ok(Shared(mapping))
-    }
-
-    fn page(&self) -> &Page {
-        // SAFETY: the mapping is page-aligned, GATE_PAGES long, which a Page fits in, and unmapped only when
-        // `self` goes. A Page is atomics alone, for which any bytes are a value, and which may change at any
-        // time. The memory behind it is a memfd that cannot shrink.
-        unsafe { self.0.as_ptr().cast::<Page>().as_ref() }
+    fn header(&self) -> &Header {
+        &self.header
     }
 }
 
@@ -213,7 +202,7 @@ fn sleep(word: &AtomicU32, value: u32, limit: Option<Duration>) {
 /// vgpu-backd's end. For one thread; nothing here waits.
 #[derive(Debug)]
 pub struct GateBack {
-    shared: Shared,
+    page: SharedPage<Page>,
     memory: Extent,
     bell: Arc<OwnedFd>,
     open: bool,
@@ -228,25 +217,11 @@ impl GateBack {
     /// # Errors
     /// If the system has no memory or no descriptor for it.
     pub fn new() -> Result<Self, PacketError> {
-        let fd = memfd_create("vgpu-gate", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
-            .map_err(io::Error::from)?;
-        let bytes = u64::from(GATE_PAGES).saturating_mul(PAGE_SIZE as u64);
-        ftruncate(&fd, bytes).map_err(io::Error::from)?;
-        // A worker that shortened it could kill us.
-        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-        fcntl_add_seals(&fd, seals).map_err(io::Error::from)?;
-        let memory = Extent {
-            fd: Arc::new(fd),
-            offset: 0,
-            pages: GATE_PAGES,
-        };
-        let shared = Shared::map(&memory)?;
+        let (page, memory) = SharedPage::create()?;
         let bell =
             eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?;
-        shared.page().magic.store(MAGIC, Ordering::Relaxed);
-        shared.page().version.store(VERSION, Ordering::Relaxed);
         Ok(GateBack {
-            shared,
+            page,
             memory,
             bell: Arc::new(bell),
             open: false,
@@ -256,13 +231,11 @@ impl GateBack {
     }
 
     /// Names it in a message; its descriptors are appended to `fds`.
-    pub fn put(&self, fds: &mut Vec<Arc<OwnedFd>>) -> Result<WireGate, PacketError> {
-        let memory = packet::put_extents(std::slice::from_ref(&self.memory), fds)
-            .pop()
-            .ok_or(PacketError::Malformed("a gate without memory"))?;
+    pub fn put(&self, fds: &mut Vec<Arc<OwnedFd>>) -> WireGate {
+        let memory = packet::put_extent(&self.memory, fds);
         let bell = fds.len() as u32;
         fds.push(self.bell.clone());
-        Ok(WireGate { memory, bell })
+        WireGate { memory, bell }
     }
 
     /// Becomes readable when the worker rings.
@@ -280,13 +253,13 @@ impl GateBack {
     /// Lets the worker give the device work as it comes. It goes on waiting for the answer to an ask.
     pub fn open(&mut self) {
         self.open = true;
-        self.shared.page().open.store(1, Ordering::SeqCst);
+        self.page.open.store(1, Ordering::SeqCst);
     }
 
     /// From here on the worker asks for turns. What it began before is under way: see [`Self::settled`].
     pub fn close(&mut self) {
         self.open = false;
-        let page = self.shared.page();
+        let page = &*self.page;
         // Before `begun` is looked at. A worker adds to `begun` before it looks at `open`: so either we see its
         // batch, or it sees the gate closed.
         page.open.store(0, Ordering::SeqCst);
@@ -301,7 +274,7 @@ impl GateBack {
     /// Whether, the gate being closed, all work of an engine that was begun without a turn has ended. The worker
     /// rings when it may have become so; one that lies may never say so.
     pub fn settled(&self, engine: Engine) -> bool {
-        let work = self.shared.page().work(engine);
+        let work = self.page.work(engine);
         // In this order: what ends between the two looks makes the counts differ, never agree.
         let done = work.done.load(Ordering::SeqCst);
         done == work.begun.load(Ordering::SeqCst)
@@ -309,18 +282,18 @@ impl GateBack {
 
     /// Sets how much device time the worker puts in a batch while the gate is open.
     pub fn set_quantum(&self, nanoseconds: u64) {
-        let word = &self.shared.page().quantum_ns;
+        let word = &self.page.quantum_ns;
         word.store(nanoseconds, Ordering::Relaxed);
     }
 
     /// Sets the most pieces of work that the worker may have on the device; 0 for no limit.
     pub fn set_launches(&self, limit: u32) {
-        self.shared.page().launches.store(limit, Ordering::Relaxed);
+        self.page.launches.store(limit, Ordering::Relaxed);
     }
 
     /// Tells what part of each engine the channel's domain has had in the last second, in thousandths.
     pub fn set_shares(&self, now: u64, shares: [u32; 2]) {
-        let page = self.shared.page();
+        let page = &*self.page;
         for (word, share) in page.shares.iter().zip(shares) {
             word.store(share, Ordering::Relaxed);
         }
@@ -329,7 +302,7 @@ impl GateBack {
 
     /// The worker's wish for a turn of an engine, if it has one that is not answered. It has one at most.
     pub fn asked(&self, engine: Engine) -> Option<Ask> {
-        let work = self.shared.page().work(engine);
+        let work = self.page.work(engine);
         let number = work.asked.load(Ordering::Acquire);
         // Anything else is answered, or a lie, which leaves the liar waiting.
         (number == next(self.newest(engine))).then(|| Ask {
@@ -347,7 +320,7 @@ impl GateBack {
     /// Answers the ask of an engine and wakes the worker. Only where [`Self::asked`] has one.
     pub fn grant(&mut self, engine: Engine, time_ns: u64, pieces: u32) -> Turn {
         let number = next(self.newest(engine));
-        let words = self.shared.page().turn(engine);
+        let words = self.page.turn(engine);
         words.time_ns.store(time_ns, Ordering::Relaxed);
         words.pieces.store(pieces, Ordering::Relaxed);
         // Release: who sees the number sees what it allows.
@@ -368,7 +341,7 @@ impl GateBack {
     /// Takes the next report. Its times are in order and not after `now`, and `busy_ns` fits between them;
     /// whether its turn exists is the caller's to check. `None` if there is none.
     pub fn report(&mut self, now: u64) -> Option<Report> {
-        let page = self.shared.page();
+        let page = &*self.page;
         loop {
             // Acquire: who sees the index sees the report.
             let produced = page.produced.0.load(Ordering::Acquire);
@@ -410,7 +383,7 @@ impl GateBack {
 /// are reports.
 #[derive(Debug)]
 pub struct GateWorker {
-    shared: Shared,
+    page: SharedPage<Page>,
     bell: Arc<OwnedFd>,
 }
 
@@ -420,64 +393,41 @@ impl GateWorker {
     /// # Errors
     /// If the message lacks a descriptor, or the memory is not a gate of this version.
     pub fn take(wire: &WireGate, fds: &[Arc<OwnedFd>]) -> Result<Self, PacketError> {
-        let missing = PacketError::Malformed("it names a descriptor it lacks");
-        let mut extents = packet::take_extents(std::slice::from_ref(&wire.memory), fds)?;
-        let memory = extents.pop().ok_or(missing)?;
-        let missing = PacketError::Malformed("it names a descriptor it lacks");
-        let bell = fds.get(wire.bell as usize).cloned().ok_or(missing)?;
-        let stat = rustix::fs::fstat(&*memory.fd).map_err(io::Error::from)?;
-        let bytes = u64::from(memory.pages).saturating_mul(PAGE_SIZE as u64);
-        let held = u64::try_from(stat.st_size).unwrap_or(0);
-        if memory
-            .offset
-            .checked_add(bytes)
-            .is_none_or(|end| end > held)
-        {
-            return Err(PacketError::Malformed("a gate without all of its memory"));
-        }
-        let shared = Shared::map(&memory)?;
-        let page = shared.page();
-        let header = (
-            page.magic.load(Ordering::Relaxed),
-            page.version.load(Ordering::Relaxed),
-        );
-        if header != (MAGIC, VERSION) {
-            return Err(PacketError::Malformed(
-                "a gate of another version: vgpu-backd and vgpu-worker do not fit",
-            ));
-        }
-        Ok(GateWorker { shared, bell })
+        Ok(GateWorker {
+            page: SharedPage::take(&wire.memory, fds)?,
+            bell: packet::take_fd(wire.bell, fds)?.clone(),
+        })
     }
 
     /// Whether work may go to the device as it comes: one load.
     pub fn is_open(&self) -> bool {
-        self.shared.page().open.load(Ordering::Relaxed) != 0
+        self.page.open.load(Ordering::Relaxed) != 0
     }
 
     /// Sleeps while the gate is open, at most so long, or until [`Self::stir`].
     pub fn nap(&self, limit: Duration) {
-        sleep(&self.shared.page().open, 1, Some(limit));
+        sleep(&self.page.open, 1, Some(limit));
     }
 
     /// Ends naps.
     pub fn stir(&self) {
-        wake(&self.shared.page().open);
+        wake(&self.page.open);
     }
 
     /// Device time to put in a batch while the gate is open, in nanoseconds.
     pub fn quantum_ns(&self) -> u64 {
-        self.shared.page().quantum_ns.load(Ordering::Relaxed)
+        self.page.quantum_ns.load(Ordering::Relaxed)
     }
 
     /// Most pieces of work to have on the device; 0 for no limit.
     pub fn launches(&self) -> u32 {
-        self.shared.page().launches.load(Ordering::Relaxed)
+        self.page.launches.load(Ordering::Relaxed)
     }
 
     /// What part of each engine the domain has had in the last second, in thousandths. vgpu-backd tells it
     /// while it has something to tell, and for a second longer.
     pub fn shares(&self, now: u64) -> [u32; 2] {
-        let page = self.shared.page();
+        let page = &*self.page;
         if now.saturating_sub(page.shares_ns.load(Ordering::Relaxed)) > SHARES_LAST_NS {
             return [0; 2];
         }
@@ -488,7 +438,7 @@ impl GateWorker {
 
     /// Begins a batch without a turn; [`Self::end`] ends it. `false`, and nothing begun, if the gate is closed.
     pub fn begin(&self, engine: Engine) -> bool {
-        let page = self.shared.page();
+        let page = &*self.page;
         // Before `open` is looked at: see GateBack::close.
         page.work(engine).begun.fetch_add(1, Ordering::SeqCst);
         let open = page.open.load(Ordering::SeqCst) != 0;
@@ -502,7 +452,7 @@ impl GateWorker {
 
     /// A batch that was begun has ended. Report it first.
     pub fn end(&self, engine: Engine) {
-        let page = self.shared.page();
+        let page = &*self.page;
         page.work(engine).done.fetch_add(1, Ordering::SeqCst);
         if page.open.load(Ordering::SeqCst) == 0 {
             self.ring();
@@ -511,7 +461,7 @@ impl GateWorker {
 
     /// Asks for a turn, which [`Self::wait`] then waits for. Never before the turn of the last ask was taken.
     pub fn ask(&self, engine: Engine, pieces: u32) -> u32 {
-        let work = self.shared.page().work(engine);
+        let work = self.page.work(engine);
         let number = next(work.asked.load(Ordering::Relaxed));
         work.pieces.store(pieces, Ordering::Relaxed);
         // Release: who sees the ask sees what it is for.
@@ -522,7 +472,7 @@ impl GateWorker {
 
     /// The turn that was asked for under a number, if it has been given.
     pub fn turn(&self, engine: Engine, number: u32) -> Option<Turn> {
-        let words = self.shared.page().turn(engine);
+        let words = self.page.turn(engine);
         (words.granted.load(Ordering::Acquire) == number).then(|| Turn {
             number,
             time_ns: words.time_ns.load(Ordering::Relaxed),
@@ -532,7 +482,7 @@ impl GateWorker {
 
     /// Waits for the turn that was asked for under a number.
     pub fn wait(&self, engine: Engine, number: u32) -> Turn {
-        let words = self.shared.page().turn(engine);
+        let words = self.page.turn(engine);
         loop {
             // Looked at first: a turn that is given meanwhile ends the sleep.
             let newest = words.granted.load(Ordering::Acquire);
@@ -545,7 +495,7 @@ impl GateWorker {
 
     /// Puts a report where vgpu-backd finds it, without waking it. `false` if there is no room, and nothing put.
     pub fn report(&self, report: &Report) -> bool {
-        let page = self.shared.page();
+        let page = &*self.page;
         let produced = page.produced.0.load(Ordering::Relaxed);
         let (true, Some(words)) = (self.room() > 0, page.report(produced)) else {
             return false;
@@ -571,7 +521,7 @@ impl GateWorker {
 
     /// How many reports there is room for.
     pub fn room(&self) -> u32 {
-        let page = self.shared.page();
+        let page = &*self.page;
         let produced = page.produced.0.load(Ordering::Relaxed);
         // Acquire: the reports that were there have been read.
         let consumed = page.consumed.0.load(Ordering::Acquire);
@@ -595,6 +545,7 @@ mod tests {
     use super::*;
     use crate::codec::Codec;
     use proptest::prelude::*;
+    use rustix::fs::ftruncate;
     use std::mem::offset_of;
     use std::sync::atomic::AtomicBool;
     use std::thread;
@@ -602,7 +553,7 @@ mod tests {
     fn pair() -> (GateBack, GateWorker) {
         let back = GateBack::new().unwrap();
         let mut fds = Vec::new();
-        let wire = back.put(&mut fds).unwrap();
+        let wire = back.put(&mut fds);
         let wire = WireGate::decode(&wire.encode()).unwrap();
         let worker = GateWorker::take(&wire, &fds).unwrap();
         (back, worker)
@@ -628,6 +579,7 @@ mod tests {
 
     #[test]
     fn the_layout_is_the_one_that_is_documented() {
+        assert_eq!(offset_of!(Page, header), 0);
         assert_eq!(offset_of!(Page, open), 8);
         assert_eq!(offset_of!(Page, launches), 12);
         assert_eq!(offset_of!(Page, quantum_ns), 16);
@@ -675,7 +627,7 @@ mod tests {
     fn memory_that_is_no_gate_is_refused_and_a_gate_cannot_shrink() {
         let back = GateBack::new().unwrap();
         let mut fds = Vec::new();
-        let wire = back.put(&mut fds).unwrap();
+        let wire = back.put(&mut fds);
         assert!(ftruncate(&*fds[0], 0).is_err());
         for (pages, offset) in [(GATE_PAGES - 1, 0), (GATE_PAGES, 4096), (GATE_PAGES, 1)] {
             let mut wire = wire.clone();
@@ -687,8 +639,8 @@ mod tests {
             (wire.memory.fd, wire.bell) = (memory, bell);
             assert!(GateWorker::take(&wire, &fds).is_err());
         }
-        back.shared
-            .page()
+        back.page
+            .header
             .version
             .store(VERSION + 1, Ordering::Relaxed);
         assert!(GateWorker::take(&wire, &fds).is_err());
@@ -722,7 +674,7 @@ mod tests {
     fn turn_numbers_never_become_0() {
         let (mut back, worker) = pair();
         back.granted = [u32::MAX; 2];
-        let words = back.shared.page().work(Engine::Compute);
+        let words = back.page.work(Engine::Compute);
         words.asked.store(u32::MAX, Ordering::Relaxed);
         assert_eq!(worker.ask(Engine::Compute, 1), 1);
         assert_eq!(back.grant(Engine::Compute, 0, 0).number, 1);
@@ -751,17 +703,9 @@ mod tests {
     #[test]
     fn an_index_that_cannot_be_is_not_believed() {
         let (mut back, worker) = pair();
-        back.shared
-            .page()
-            .produced
-            .0
-            .store(REPORTS + 1, Ordering::Relaxed);
+        back.page.produced.0.store(REPORTS + 1, Ordering::Relaxed);
         assert_eq!(back.report(1000), None);
-        back.shared
-            .page()
-            .consumed
-            .0
-            .store(REPORTS + 1, Ordering::Relaxed);
+        back.page.consumed.0.store(REPORTS + 1, Ordering::Relaxed);
         assert!(worker.report(&report()));
         assert_eq!(back.report(1000), Some(report()));
     }
@@ -824,7 +768,7 @@ mod tests {
         #[test]
         fn reports_are_clamped(words in any::<[u64; 7]>(), now in any::<u64>()) {
             let (mut back, _worker) = pair();
-            let page = back.shared.page();
+            let page = &*back.page;
             for (word, value) in page.report(0).unwrap().iter().zip(words) {
                 word.store(value, Ordering::Relaxed);
             }

@@ -35,6 +35,14 @@ pub enum PacketError {
     /// A message was too long, or names descriptors that did not come with it.
     #[error("a message is malformed: {0}")]
     Malformed(&'static str),
+    /// Memory that a message names is not what it is said to be.
+    #[error("the memory of {what} {why}")]
+    Shared {
+        /// What it is said to be.
+        what: &'static str,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// Memory or an event channel could not be handed over.
     #[error(transparent)]
     Xen(#[from] xen::Error),
@@ -141,23 +149,24 @@ messages! {
     }
 }
 
-/// Names extents in a message; the descriptors they need are appended to `fds`, each once.
+/// Names an extent in a message; its descriptor is appended to `fds` if it is not there.
+pub fn put_extent(extent: &Extent, fds: &mut Vec<Arc<OwnedFd>>) -> WireExtent {
+    let known = fds.iter().position(|fd| Arc::ptr_eq(fd, &extent.fd));
+    let fd = known.unwrap_or_else(|| {
+        fds.push(extent.fd.clone());
+        fds.len().saturating_sub(1)
+    });
+    WireExtent {
+        fd: fd as u32,
+        offset: extent.offset,
+        pages: extent.pages,
+    }
+}
+
+/// Names extents in a message: see [`put_extent`].
 pub fn put_extents(extents: &[Extent], fds: &mut Vec<Arc<OwnedFd>>) -> Vec<WireExtent> {
-    extents
-        .iter()
-        .map(|extent| {
-            let known = fds.iter().position(|fd| Arc::ptr_eq(fd, &extent.fd));
-            let fd = known.unwrap_or_else(|| {
-                fds.push(extent.fd.clone());
-                fds.len().saturating_sub(1)
-            });
-            WireExtent {
-                fd: fd as u32,
-                offset: extent.offset,
-                pages: extent.pages,
-            }
-        })
-        .collect()
+    let named = extents.iter().map(|extent| put_extent(extent, fds));
+    named.collect()
 }
 
 /// Names an event channel in a message; duplicates of its descriptors are appended to `fds`.
@@ -176,24 +185,28 @@ pub fn put_event(
     })
 }
 
+/// The descriptor at a position that a message names.
+pub fn take_fd(position: u32, fds: &[Arc<OwnedFd>]) -> Result<&Arc<OwnedFd>, PacketError> {
+    fds.get(position as usize)
+        .ok_or(PacketError::Malformed("it names a descriptor it lacks"))
+}
+
+/// An extent that a message names.
+pub fn take_extent(extent: &WireExtent, fds: &[Arc<OwnedFd>]) -> Result<Extent, PacketError> {
+    Ok(Extent {
+        fd: take_fd(extent.fd, fds)?.clone(),
+        offset: extent.offset,
+        pages: extent.pages,
+    })
+}
+
 /// The extents that a message names.
 pub fn take_extents(
     extents: &[WireExtent],
     fds: &[Arc<OwnedFd>],
 ) -> Result<Vec<Extent>, PacketError> {
-    extents
-        .iter()
-        .map(|extent| {
-            let fd = fds
-                .get(extent.fd as usize)
-                .ok_or(PacketError::Malformed("it names a descriptor it lacks"))?;
-            Ok(Extent {
-                fd: fd.clone(),
-                offset: extent.offset,
-                pages: extent.pages,
-            })
-        })
-        .collect()
+    let taken = extents.iter().map(|extent| take_extent(extent, fds));
+    taken.collect()
 }
 
 /// The event channel that a message names.
@@ -205,12 +218,7 @@ pub fn take_event(event: &WireEvent, fds: &[Arc<OwnedFd>]) -> Result<EventChanne
     let fds = event
         .fds
         .iter()
-        .map(|fd| {
-            let fd = fds
-                .get(*fd as usize)
-                .ok_or(PacketError::Malformed("it names a descriptor it lacks"))?;
-            fd.try_clone().map_err(PacketError::Io)
-        })
+        .map(|fd| take_fd(*fd, fds)?.try_clone().map_err(PacketError::Io))
         .collect::<Result<Vec<OwnedFd>, _>>()?;
     Ok(EventChannel::from_parts(EventChannelParts {
         kind,

@@ -7,14 +7,13 @@
 
 use crate::codec::messages;
 use crate::packet::{self, PacketError, WireExtent};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use crate::shared_page::{self, Header, Layout, SharedPage};
 use std::collections::BTreeSet;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use xen::{Access, Extent, Mapping, PAGE_SIZE};
+use xen::Extent;
 
 /// First word of a quota: "VGPQ".
 pub const MAGIC: u32 = u32::from_le_bytes(*b"VGPQ");
@@ -25,7 +24,7 @@ pub const SLOTS: u32 = 1024;
 /// GPUs that a domain can see.
 pub const GPUS: usize = 16;
 /// Pages of 4096 bytes of a quota.
-pub const QUOTA_PAGES: u32 = size_of::<Page>().div_ceil(PAGE_SIZE) as u32;
+pub const QUOTA_PAGES: u32 = shared_page::pages::<Page>();
 
 /// No limit.
 const UNLIMITED: u64 = u64::MAX;
@@ -49,12 +48,10 @@ struct Slot {
     asked: [AtomicU64; GPUS],
 }
 
-/// The memory. It is made of atomics alone, so that references to it are sound whatever the other processes
-/// write; all zeros is a value of it.
+/// The memory. See [`Layout`].
 #[repr(C)]
 struct Page {
-    magic: AtomicU32,
-    version: AtomicU32,
+    header: Header,
     /// Slots from here on are not in use.
     slots: AtomicU32,
     reserved: AtomicU32,
@@ -92,30 +89,22 @@ impl Page {
     }
 }
 
-#[derive(Debug)]
-struct Shared(Mapping);
+// SAFETY: it is `repr(C)` and atomics alone, aligned to 8 bytes.
+unsafe impl Layout for Page {
+    const WHAT: &'static str = "a quota";
+    const NAME: &'static str = "vgpu-quota";
+    const MAGIC: u32 = MAGIC;
+    const VERSION: u32 = VERSION;
 
-impl Shared {
-    fn map(extent: &Extent) -> Result<Self, PacketError> {
-        if extent.pages != QUOTA_PAGES || !extent.offset.is_multiple_of(PAGE_SIZE as u64) {
-            return Err(PacketError::Malformed("a quota of another size"));
-        }
-        let mapping = Mapping::from_extents(std::slice::from_ref(extent), Access::ReadWrite)?;
-        Ok(Shared(mapping))
-    }
-
-    fn page(&self) -> &Page {
-        // SAFETY: the mapping is page-aligned, QUOTA_PAGES long, which a Page fits in, and unmapped only when
-        // `self` goes. A Page is atomics alone, for which any bytes are a value, and which may change at any
-        // time. The memory behind it is a memfd that cannot shrink.
-        unsafe { self.0.as_ptr().cast::<Page>().as_ref() }
+    fn header(&self) -> &Header {
+        &self.header
     }
 }
 
 /// vgpu-backd's end.
 #[derive(Debug)]
 pub struct QuotaBack {
-    shared: Shared,
+    page: SharedPage<Page>,
     memory: Extent,
     taken: Mutex<BTreeSet<u32>>,
 }
@@ -126,30 +115,12 @@ impl QuotaBack {
     /// # Errors
     /// If the system has no memory or no descriptor for it.
     pub fn new() -> Result<Self, PacketError> {
-        let fd = memfd_create(
-            "vgpu-quota",
-            MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-        )
-        .map_err(io::Error::from)?;
-        let bytes = u64::from(QUOTA_PAGES).saturating_mul(PAGE_SIZE as u64);
-        ftruncate(&fd, bytes).map_err(io::Error::from)?;
-        // A worker that shortened it could kill us.
-        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-        fcntl_add_seals(&fd, seals).map_err(io::Error::from)?;
-        let memory = Extent {
-            fd: Arc::new(fd),
-            offset: 0,
-            pages: QUOTA_PAGES,
-        };
-        let shared = Shared::map(&memory)?;
-        let page = shared.page();
+        let (page, memory) = SharedPage::<Page>::create()?;
         for limit in page.limits.iter().chain(&page.bounds) {
             limit.store(UNLIMITED, Ordering::Relaxed);
         }
-        page.magic.store(MAGIC, Ordering::Relaxed);
-        page.version.store(VERSION, Ordering::Relaxed);
         Ok(QuotaBack {
-            shared,
+            page,
             memory,
             taken: Mutex::default(),
         })
@@ -157,7 +128,7 @@ impl QuotaBack {
 
     /// Limits what the domain may hold of each GPU that it sees. What it holds already stays.
     pub fn set_limit(&self, bytes: Option<u64>) {
-        for limit in &self.shared.page().limits {
+        for limit in &self.page.limits {
             limit.store(bytes.unwrap_or(UNLIMITED), Ordering::Relaxed);
         }
     }
@@ -165,14 +136,14 @@ impl QuotaBack {
     /// Bounds what the domain may hold of a GPU for the time being, as others are to have the rest. It is not told
     /// of this as of its limit.
     pub fn set_bound(&self, gpu: usize, bytes: Option<u64>) {
-        if let Some(bound) = self.shared.page().bounds.get(gpu) {
+        if let Some(bound) = self.page.bounds.get(gpu) {
             bound.store(bytes.unwrap_or(UNLIMITED), Ordering::Relaxed);
         }
     }
 
     /// What the domain's workers say that they hold of a GPU that it sees, in bytes.
     pub fn used(&self, gpu: usize) -> u64 {
-        self.shared.page().used(gpu)
+        self.page.used(gpu)
     }
 
     /// A slot for a worker; `None` if all are in use.
@@ -188,7 +159,7 @@ impl QuotaBack {
     /// memory back then.
     pub fn end_slot(&self, slot: u32) {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(words) = self.shared.page().each.get(slot as usize) {
+        if let Some(words) = self.page.each.get(slot as usize) {
             for word in words.used.iter().chain(&words.asked) {
                 word.store(0, Ordering::SeqCst);
             }
@@ -199,18 +170,13 @@ impl QuotaBack {
 
     fn show(&self, taken: &BTreeSet<u32>) {
         let count = taken.last().map_or(0, |slot| slot.saturating_add(1));
-        self.shared.page().slots.store(count, Ordering::SeqCst);
+        self.page.slots.store(count, Ordering::SeqCst);
     }
 
     /// Names a worker's part in a message; the descriptor is appended to `fds`.
-    ///
-    /// # Errors
-    /// None that the system makes.
-    pub fn put(&self, slot: u32, fds: &mut Vec<Arc<OwnedFd>>) -> Result<WireQuota, PacketError> {
-        let memory = packet::put_extents(std::slice::from_ref(&self.memory), fds)
-            .pop()
-            .ok_or(PacketError::Malformed("a quota without memory"))?;
-        Ok(WireQuota { memory, slot })
+    pub fn put(&self, slot: u32, fds: &mut Vec<Arc<OwnedFd>>) -> WireQuota {
+        let memory = packet::put_extent(&self.memory, fds);
+        WireQuota { memory, slot }
     }
 }
 
@@ -222,7 +188,7 @@ pub struct OverQuota;
 /// A worker's end. Its threads share it.
 #[derive(Debug)]
 pub struct QuotaWorker {
-    shared: Shared,
+    page: SharedPage<Page>,
     slot: u32,
     /// One of this worker's threads asks at a time.
     asking: Mutex<()>,
@@ -234,44 +200,35 @@ impl QuotaWorker {
     /// # Errors
     /// If the message lacks the descriptor, or the memory is not a quota of this version.
     pub fn take(wire: &WireQuota, fds: &[Arc<OwnedFd>]) -> Result<Self, PacketError> {
-        let missing = PacketError::Malformed("it names a descriptor it lacks");
-        let mut extents = packet::take_extents(std::slice::from_ref(&wire.memory), fds)?;
-        let memory = extents.pop().ok_or(missing)?;
-        let shared = Shared::map(&memory)?;
-        let page = shared.page();
-        let found = (
-            page.magic.load(Ordering::Relaxed),
-            page.version.load(Ordering::Relaxed),
-        );
-        if found != (MAGIC, VERSION) || wire.slot >= SLOTS {
-            return Err(PacketError::Malformed("not a quota of this version"));
+        if wire.slot >= SLOTS {
+            return Err(PacketError::Malformed("a quota has no such slot"));
         }
         Ok(QuotaWorker {
-            shared,
+            page: SharedPage::take(&wire.memory, fds)?,
             slot: wire.slot,
             asking: Mutex::default(),
         })
     }
 
     fn own(&self) -> Option<&Slot> {
-        self.shared.page().each.get(self.slot as usize)
+        self.page.each.get(self.slot as usize)
     }
 
     /// The most that the domain may hold of a GPU, in bytes.
     pub fn limit(&self, gpu: usize) -> Option<u64> {
-        let limit = self.shared.page().limit(gpu);
+        let limit = self.page.limit(gpu);
         (limit != UNLIMITED).then_some(limit)
     }
 
     /// The most that the domain may hold of a GPU now, in bytes: its limit, or less.
     pub fn bound(&self, gpu: usize) -> Option<u64> {
-        let bound = self.shared.page().bound(gpu);
+        let bound = self.page.bound(gpu);
         (bound != UNLIMITED).then_some(bound)
     }
 
     /// What the domain holds of a GPU, in bytes.
     pub fn used(&self, gpu: usize) -> u64 {
-        self.shared.page().used(gpu)
+        self.page.used(gpu)
     }
 
     /// Counts bytes as held.
@@ -280,7 +237,7 @@ impl QuotaWorker {
     /// [`OverQuota`] if the domain would hold more than it may: then they are not counted.
     pub fn reserve(&self, gpu: usize, bytes: u64) -> Result<(), OverQuota> {
         let _alone = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
-        let page = self.shared.page();
+        let page = &*self.page;
         let Some((used, asked)) = self
             .own()
             .and_then(|own| Some((own.used.get(gpu)?, own.asked.get(gpu)?)))
@@ -347,7 +304,7 @@ mod tests {
     fn worker(back: &QuotaBack) -> (u32, QuotaWorker) {
         let slot = back.take_slot().unwrap();
         let mut fds = Vec::new();
-        let wire = back.put(slot, &mut fds).unwrap();
+        let wire = back.put(slot, &mut fds);
         (slot, QuotaWorker::take(&wire, &fds).unwrap())
     }
 
@@ -424,14 +381,14 @@ mod tests {
             back.end_slot(slot);
         }
         back.end_slot(u32::MAX);
-        assert_eq!(back.shared.page().slots.load(Ordering::SeqCst), 0);
+        assert_eq!(back.page.slots.load(Ordering::SeqCst), 0);
     }
 
     #[test]
     fn what_is_not_a_quota_is_refused() {
         let back = QuotaBack::new().unwrap();
         let mut fds = Vec::new();
-        let wire = back.put(0, &mut fds).unwrap();
+        let wire = back.put(0, &mut fds);
         assert!(QuotaWorker::take(&wire, &[]).is_err());
         let short = WireQuota {
             memory: WireExtent {
@@ -451,7 +408,7 @@ mod tests {
             )
             .is_err()
         );
-        back.shared.page().magic.store(0, Ordering::Relaxed);
+        back.page.header.magic.store(0, Ordering::Relaxed);
         assert!(QuotaWorker::take(&wire, &fds).is_err());
     }
 

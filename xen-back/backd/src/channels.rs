@@ -250,7 +250,7 @@ impl Channels {
             event: packet::put_event(&event, &mut fds)?,
             driver: Bytes(launcher.driver.as_bytes().to_vec()),
             gates,
-            quota: seat.quota().put(slot.number, &mut fds)?,
+            quota: seat.quota().put(slot.number, &mut fds),
         });
         worker.send(&serve, &borrowed(&fds))?;
         let info = ChannelInfo {

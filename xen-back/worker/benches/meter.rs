@@ -62,7 +62,7 @@ fn main() {
     let back = Back::attach(memory, layout, at_back, spin, patience).unwrap();
     let mut gate = GateBack::new().unwrap();
     let mut fds = Vec::new();
-    let wire = gate.put(&mut fds).unwrap();
+    let wire = gate.put(&mut fds);
     let at_worker = GateWorker::take(&wire, &fds).unwrap();
     let mut meter = Meter::new(driver.clone(), vec![at_worker], back.backlog()).unwrap();
     meter.came(CONTEXT, native.into(), 0);

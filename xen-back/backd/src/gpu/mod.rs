@@ -244,7 +244,7 @@ impl Gpu {
         fds: &mut Vec<Arc<OwnedFd>>,
     ) -> Result<(Pass, WireGate), PacketError> {
         let gate = GateBack::new()?;
-        let wire = gate.put(fds)?;
+        let wire = gate.put(fds);
         let sentence = Arc::new(Sentence::new()?);
         let key = self.shared.next_key.fetch_add(1, Ordering::Relaxed);
         let added = self.shared.give(Order::AddChannel {

@@ -56,7 +56,7 @@ impl Bench {
         let key = FIRST_KEY + index as Key;
         let gate = GateBack::new().unwrap();
         let mut fds = Vec::new();
-        let wire = gate.put(&mut fds).unwrap();
+        let wire = gate.put(&mut fds);
         let worker = worker_end(&wire, &fds);
         let sentence = Arc::new(Sentence::new().unwrap());
         let here =

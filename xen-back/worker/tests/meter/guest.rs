@@ -69,12 +69,12 @@ impl Guest {
         let front = Front::new(shared.clone(), layout, at_front, spin).unwrap();
         let gate = GateBack::new().unwrap();
         let mut fds = Vec::new();
-        let wire = gate.put(&mut fds).unwrap();
+        let wire = gate.put(&mut fds);
         let at_worker = GateWorker::take(&wire, &fds).unwrap();
         let quota = QuotaBack::new().unwrap();
         let slot = quota.take_slot().unwrap();
         let mut fds = Vec::new();
-        let wire = quota.put(slot, &mut fds).unwrap();
+        let wire = quota.put(slot, &mut fds);
         let memory = Memory::new(QuotaWorker::take(&wire, &fds).unwrap());
         thread::spawn(move || {
             let mut back = Back::attach(shared, layout, at_back, spin, PATIENCE).unwrap();
