@@ -35,6 +35,18 @@ pub type Device = i32;
 /// `CUuuid`, by bytes.
 pub type Uuid = [u8; 16];
 
+/// A UUID as tools print it, without what they put before it (`GPU-`): five groups of hexadecimal digits.
+pub fn uuid_text(uuid: &Uuid) -> String {
+    let mut text = String::new();
+    for (at, byte) in uuid.iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}
+
 /// `CUmemLocation`: a place of memory, its type and its number within the type.
 #[repr(C)]
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
@@ -138,3 +150,14 @@ pub type C<P> = <P as Param>::C;
 /// Struct layouts and constants of the CUDA headers. Its enums are not used in any signature: a
 /// value that such an enum does not know would be undefined behaviour.
 pub use cudarc::driver::sys;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uuids_are_as_tools_print_them() {
+        let uuid: Uuid = std::array::from_fn(|n| n as u8 * 17);
+        assert_eq!(uuid_text(&uuid), "00112233-4455-6677-8899-aabbccddeeff");
+    }
+}

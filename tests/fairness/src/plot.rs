@@ -255,6 +255,50 @@ fn number(value: f64) -> String {
     }
 }
 
+type Plane<'a, 'b> = ChartContext<
+    'a,
+    SVGBackend<'b>,
+    Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>,
+>;
+
+/// Rows over an axis: row n from the top is at `count` - n - 1 to `count` - n.
+fn plane<'a, 'b>(
+    area: &'a Area<'b>,
+    axis: &str,
+    range: std::ops::Range<f64>,
+    count: usize,
+) -> std::result::Result<Plane<'a, 'b>, String> {
+    let mut plane = ChartBuilder::on(area)
+        .set_label_area_size(LabelAreaPosition::Left, 96)
+        .set_label_area_size(LabelAreaPosition::Bottom, 42)
+        .margin_right(14)
+        .build_cartesian_2d(range, 0.0..count as f64)
+        .map_err(|error| error.to_string())?;
+    plane
+        .configure_mesh()
+        .disable_y_mesh()
+        .disable_y_axis()
+        .y_labels(0)
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(RGBColor(225, 225, 225))
+        .axis_style(GREY)
+        .label_style(FONT)
+        .axis_desc_style(FONT)
+        .x_desc(axis)
+        .x_label_formatter(&|value| number(*value))
+        .draw()
+        .map_err(|error| error.to_string())?;
+    Ok(plane)
+}
+
+/// A colour for each name.
+fn legend(names: &[String]) -> Vec<(String, RGBColor)> {
+    let names = names.iter().enumerate();
+    names
+        .map(|(index, name)| (name.clone(), colour(index)))
+        .collect()
+}
+
 /// A bar for each row, of parts that lie one after the other, 0 to 1; with a tick where each part should end.
 #[derive(Clone, Debug)]
 pub struct Stack {
@@ -272,33 +316,9 @@ pub struct Stack {
 pub fn stacks(title: &str, axis: &str, names: &[String], rows: &[Stack]) -> Result<String> {
     let height = 34 * rows.len() as u32 + 100;
     svg((SIZE.0, height), |root| {
-        let legend: Vec<_> = names
-            .iter()
-            .enumerate()
-            .map(|(index, name)| (name.clone(), colour(index)))
-            .collect();
-        let area = frame(root, title, &legend)?;
+        let area = frame(root, title, &legend(names))?;
         let count = rows.len() as f64;
-        let mut chart = ChartBuilder::on(&area)
-            .set_label_area_size(LabelAreaPosition::Left, 96)
-            .set_label_area_size(LabelAreaPosition::Bottom, 42)
-            .margin_right(14)
-            .build_cartesian_2d(0.0..100.0, 0.0..count)
-            .map_err(|error| error.to_string())?;
-        chart
-            .configure_mesh()
-            .disable_y_mesh()
-            .disable_y_axis()
-            .y_labels(0)
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(RGBColor(225, 225, 225))
-            .axis_style(GREY)
-            .label_style(FONT)
-            .axis_desc_style(FONT)
-            .x_desc(axis)
-            .x_label_formatter(&|value| number(*value))
-            .draw()
-            .map_err(|error| error.to_string())?;
+        let mut chart = plane(&area, axis, 0.0..100.0, rows.len())?;
         for (index, row) in rows.iter().enumerate() {
             let y = count - 1.0 - index as f64;
             let (mut at, mut should) = (0.0, 0.0);
@@ -326,12 +346,6 @@ pub fn stacks(title: &str, axis: &str, names: &[String], rows: &[Stack]) -> Resu
         Ok(())
     })
 }
-
-type Plane<'a, 'b> = ChartContext<
-    'a,
-    SVGBackend<'b>,
-    Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>,
->;
 
 /// A row's name left of the axis.
 fn label(area: &Area<'_>, chart: &Plane<'_, '_>, name: &str, y: f64) -> Drawn {
@@ -361,33 +375,9 @@ pub fn bars(
     let values = rows.iter().flat_map(|(_, values)| values.iter().flatten());
     let (low, high) = axis.bounds(values.copied());
     svg((SIZE.0, height), |root| {
-        let legend: Vec<_> = names
-            .iter()
-            .enumerate()
-            .map(|(index, name)| (name.clone(), colour(index)))
-            .collect();
-        let area = frame(root, title, &legend)?;
+        let area = frame(root, title, &legend(names))?;
         let count = rows.len() as f64;
-        let mut chart = ChartBuilder::on(&area)
-            .set_label_area_size(LabelAreaPosition::Left, 96)
-            .set_label_area_size(LabelAreaPosition::Bottom, 42)
-            .margin_right(14)
-            .build_cartesian_2d(low..high, 0.0..count)
-            .map_err(|error| error.to_string())?;
-        chart
-            .configure_mesh()
-            .disable_y_mesh()
-            .disable_y_axis()
-            .y_labels(0)
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(RGBColor(225, 225, 225))
-            .axis_style(GREY)
-            .label_style(FONT)
-            .axis_desc_style(FONT)
-            .x_desc(axis.title.clone())
-            .x_label_formatter(&|value| number(*value))
-            .draw()
-            .map_err(|error| error.to_string())?;
+        let mut chart = plane(&area, &axis.title, low..high, rows.len())?;
         let each = 1.0 / (names.len() as f64 + 1.0);
         for (index, (name, values)) in rows.iter().enumerate() {
             let top = count - index as f64 - each / 2.0;

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use cuda_abi::Uuid;
+use cuda_abi::{Uuid, uuid_text};
 use std::time::Duration;
 
 use crate::exec::Vectorise;
@@ -196,18 +196,6 @@ fn visible_devices(list: &str, uuids: &[Uuid]) -> Vec<usize> {
         }
     }
     visible
-}
-
-/// A UUID as tools print it.
-fn uuid_text(uuid: &Uuid) -> String {
-    let mut text = String::new();
-    for (at, byte) in uuid.iter().enumerate() {
-        if matches!(at, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text
 }
 
 #[cfg(test)]

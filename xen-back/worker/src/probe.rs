@@ -1,7 +1,7 @@
 //! `vgpu-worker --probe`: which devices the driver has, for vgpu-backd. It runs in a process of its own, as the
 //! workers do, because a driver may take its process along. Must never serve anybody.
 
-use cuda_abi::{CuResult, Driver, LoadError, Uuid};
+use cuda_abi::{CuResult, Driver, LoadError, Uuid, uuid_text};
 use std::path::{Path, PathBuf};
 use vgpu_protocol::backend::Probed;
 
@@ -101,30 +101,9 @@ const MAJOR: i32 =
 const MINOR: i32 =
     cuda_abi::sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as i32;
 
-/// A UUID as tools print it.
-fn uuid_text(uuid: &Uuid) -> String {
-    let mut text = String::new();
-    for (at, byte) in uuid.iter().enumerate() {
-        if matches!(at, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn uuids_are_as_tools_print_them() {
-        let mut uuid = Uuid::default();
-        for (byte, number) in uuid.iter_mut().zip(0..) {
-            *byte = number;
-        }
-        assert_eq!(uuid_text(&uuid), "00010203-0405-0607-0809-0a0b0c0d0e0f");
-    }
 
     #[test]
     fn a_driver_that_is_not_there_is_an_error_that_names_it() {

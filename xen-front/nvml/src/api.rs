@@ -9,7 +9,6 @@ use cuda_abi::sys::CUdevice_attribute as A;
 use cuda_abi::{CUDA_VERSION, CuResult, Uuid};
 use nvml_wrapper_sys::bindings::*;
 use std::ffi::{CStr, c_char, c_int, c_uint};
-use std::fmt::Write as _;
 use std::ptr;
 use vgpu_client::{Channel, PciAddress};
 use vgpu_protocol::calls::request;
@@ -241,15 +240,7 @@ fn uuid(channel: &Channel, dev: i32) -> Result<Uuid, CuResult> {
 
 /// A UUID as NVML writes it: `GPU-` and hexadecimal digits in five groups.
 fn uuid_text(uuid: &Uuid) -> String {
-    let mut text = "GPU".to_owned();
-    for (n, byte) in uuid.iter().enumerate() {
-        if [0, 4, 6, 8, 10].contains(&n) {
-            text.push('-');
-        }
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    format!("GPU-{}", cuda_abi::uuid_text(uuid))
 }
 
 fn device_with_uuid(text: &str) -> Result<nvmlDevice_t, Failure> {

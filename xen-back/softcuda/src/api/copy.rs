@@ -130,6 +130,22 @@ fn copy(
     carry(driver, target, work, detached)
 }
 
+/// A copy between ends that are looked for only if there is something to copy.
+fn copy_ends(
+    driver: &'static Driver,
+    target: Target,
+    to: impl FnOnce(&Driver) -> Result<End, CuResult>,
+    from: impl FnOnce(&Driver) -> Result<End, CuResult>,
+    bytes: usize,
+    when: Return,
+) -> Result<(), CuResult> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    let (to, from) = (to(driver)?, from(driver)?);
+    copy(driver, target, to, from, bytes as u64, when)
+}
+
 /// A copy in the null stream of the calling thread's context.
 fn copy_now(
     to: impl FnOnce(&Driver) -> Result<End, CuResult>,
@@ -138,17 +154,7 @@ fn copy_now(
 ) -> CuResult {
     call(|driver| {
         let target = Target::default_of(driver, current()?)?;
-        if bytes == 0 {
-            return Ok(());
-        }
-        copy(
-            driver,
-            target,
-            to(driver)?,
-            from(driver)?,
-            bytes as u64,
-            Return::Done,
-        )
+        copy_ends(driver, target, to, from, bytes, Return::Done)
     })
 }
 
@@ -161,17 +167,7 @@ fn copy_in(
 ) -> CuResult {
     call(|driver| {
         let target = Target::of(driver, stream)?;
-        if bytes == 0 {
-            return Ok(());
-        }
-        copy(
-            driver,
-            target,
-            to(driver)?,
-            from(driver)?,
-            bytes as u64,
-            Return::Early,
-        )
+        copy_ends(driver, target, to, from, bytes, Return::Early)
     })
 }
 
