@@ -1,8 +1,10 @@
 //! xl-vgpu as people and scripts run it, on the local platform, with stand-ins for both ends of a
 //! device that keep to XenBus's tables and do nothing else.
 
-// The workspace's lints allow this in tests, but not in what they share.
-#![allow(clippy::unwrap_used)]
+#![allow(
+    clippy::unwrap_used,
+    reason = "the workspace's lints allow it in tests, but not in what they share"
+)]
 
 use rustix::io::Errno;
 use serde_json::{Value, json};

@@ -894,7 +894,7 @@ macro_rules! tables {
         }
         /// Numbers of the calls that travel.
         #[derive(Copy, Clone, Debug, Eq, PartialEq, Hash)]
-        #[allow(non_camel_case_types)]
+        #[allow(non_camel_case_types, reason = "the names are CUDA's own")]
         #[repr(u16)]
         pub enum Wire {
             $(#[doc = concat!($($adoc),+)] $aname = $anum,)*

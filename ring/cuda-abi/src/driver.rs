@@ -42,7 +42,7 @@ macro_rules! driver {
     ) => {
         /// The functions of one driver library. Each method is the C function of that name, or
         /// `CUDA_ERROR_NOT_SUPPORTED` where the library lacks it.
-        #[allow(non_snake_case)]
+        #[allow(non_snake_case, reason = "the names are CUDA's own")]
         pub struct Driver {
             $($aname: Option<unsafe extern "C" fn($(C<$at>),*) -> CuResult>,)*
             $($gname: Option<unsafe extern "C" fn($($gt),*) -> CuResult>,)*
@@ -51,7 +51,12 @@ macro_rules! driver {
             _library: libloading::Library,
         }
 
-        #[allow(non_snake_case, clippy::missing_safety_doc, clippy::too_many_arguments)]
+        #[allow(
+            non_snake_case,
+            clippy::missing_safety_doc,
+            clippy::too_many_arguments,
+            reason = "the methods are CUDA's own functions, and CUDA documents their contracts"
+        )]
         impl Driver {
             /// Opens a library by path, or by name as the loader searches for it.
             ///

@@ -82,14 +82,24 @@ macro_rules! requests {
         driver { $($driver:tt)* }
     ) => {
         /// Requests.
-        #[allow(non_camel_case_types, non_snake_case, missing_docs)]
+        #[allow(
+            non_camel_case_types,
+            non_snake_case,
+            missing_docs,
+            reason = "calls and fields are named as CUDA names its functions and their parameters"
+        )]
         pub mod request {
             use super::*;
             $(messages! { $(#[$adoc])+ $aname { $($ap: <$at as Travel>::Req),* } })*
             $(messages! { $(#[$wdoc])+ $wname { $($wf: $wt),* } })*
         }
         /// Replies.
-        #[allow(non_camel_case_types, non_snake_case, missing_docs)]
+        #[allow(
+            non_camel_case_types,
+            non_snake_case,
+            missing_docs,
+            reason = "calls and fields are named as CUDA names its functions and their parameters"
+        )]
         pub mod reply {
             use super::*;
             $(messages! { $(#[$adoc])+ $aname { $($ap: <$at as Travel>::Rep),* } })*
@@ -99,7 +109,7 @@ macro_rules! requests {
         $(impl Request for request::$wname { const CALL: Wire = Wire::$wname; type Reply = reply::$wname; })*
 
         /// What a frontend's message is.
-        #[allow(non_camel_case_types)]
+        #[allow(non_camel_case_types, reason = "calls are named as CUDA names its functions")]
         #[derive(Clone, Debug, PartialEq)]
         pub enum Call {
             $($(#[$adoc])+ $aname(request::$aname),)*

@@ -309,7 +309,7 @@ impl Mapping {
     }
 
     /// Its length in bytes, a multiple of [`PAGE_SIZE`] and never 0.
-    #[allow(clippy::len_without_is_empty)]
+    #[allow(clippy::len_without_is_empty, reason = "it is never empty")]
     pub fn len(&self) -> usize {
         self.len
     }

@@ -4,8 +4,12 @@
 //! This program plays three parts: the tests themselves, a worker and a frontd; a variable in the
 //! environment says which.
 
-// The workspace's lints allow this in tests, and this is all test.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the workspace's lints allow it in tests, and this is all test"
+)]
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::{Pid, Signal, kill_process};

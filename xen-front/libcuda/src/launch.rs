@@ -142,7 +142,7 @@ fn check(session: &Session, shape: &Shape) -> Result<(), CuResult> {
     Ok(())
 }
 
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "the C function's")]
 pub unsafe fn cuLaunchKernel(
     f: Handle,
     gridDimX: u32,
@@ -169,7 +169,7 @@ pub unsafe fn cuLaunchKernel(
     answer(|session| unsafe { launch(session, f, hStream, shape, kernelParams, extra) })
 }
 
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "the C function's")]
 pub unsafe fn cuLaunchCooperativeKernel(
     f: Handle,
     gridDimX: u32,

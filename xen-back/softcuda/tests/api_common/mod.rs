@@ -20,8 +20,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 #[macro_export]
 macro_rules! cu {
     ($name:ident($($arg:expr),* $(,)?)) => {{
+        #[allow(
+            clippy::macro_metavars_in_unsafe,
+            reason = "the arguments are places and values, and calling the driver is what is unsafe"
+        )]
         // SAFETY: the tests pass live places of the right types, or values that the driver must refuse.
-        #[allow(unused_unsafe, clippy::macro_metavars_in_unsafe)]
         let result = unsafe { $crate::api_common::library().$name($($arg),*) };
         result
     }};
