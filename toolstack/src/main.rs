@@ -24,6 +24,7 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use vgpu_protocol::admin::{self, ShareChange};
 use vgpu_protocol::keys::{Domain, list_domains};
+use vgpu_sched::description::{SIZES, parse_size};
 use xen::{DomId, PlatformSpec, Store};
 
 /// Gives guests a vgpu device, takes it away, shows who has one and how they share the GPUs.
@@ -117,7 +118,7 @@ enum Command {
         /// The policy from now on; nothing that waits or runs is lost
         policy: Option<String>,
     },
-    /// Change a domain's share of its GPUs until it ends; what is not named stays
+    /// Change what a domain has of its GPUs until it ends; what is not named stays
     #[command(group = ArgGroup::new("change").required(true).multiple(true))]
     Set {
         /// Its domid, UUID or name
@@ -131,6 +132,14 @@ enum Command {
         /// The wait for the GPU that it can bear, in milliseconds; 0: any
         #[arg(long, value_name = "MS", group = "change", value_parser = clap::value_parser!(u32).range(0..=60000))]
         latency_ms: Option<u32>,
+        /// The part of each of its GPUs that it has whatever others want, in percent; 0: none. Where it is not to be
+        /// had nothing is changed
+        #[arg(long, value_name = "PERCENT", group = "change", value_parser = clap::value_parser!(u32).range(0..=100))]
+        guaranteed: Option<u32>,
+        /// The most of each GPU's memory that its programs together may have allocated, as 2G or in bytes; 0: all.
+        /// Kept free for it while something is guaranteed. What they have stays theirs
+        #[arg(long, value_name = "SIZE", group = "change", value_parser = memory)]
+        memory: Option<u64>,
     },
     /// Say whether domains' files are good, and whether their domains would be let in now
     Check {
@@ -227,15 +236,27 @@ fn run(cli: Cli) -> Result<(), Failure> {
             weight,
             cap,
             latency_ms,
+            guaranteed,
+            memory,
         } => {
             let share = ShareChange {
                 weight,
                 cap,
                 latency_ms,
+                guaranteed,
+                memory,
             };
             share::set(&context, &domain, share)
         }
         Command::Record { seconds, out } => share::record(&context, seconds, out.as_deref()),
+    }
+}
+
+/// A memory quota, or 0 for none.
+fn memory(text: &str) -> Result<u64, String> {
+    match text {
+        "0" => Ok(0),
+        text => parse_size(text).ok_or_else(|| format!("it is {SIZES}; or 0 for none")),
     }
 }
 

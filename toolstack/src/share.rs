@@ -74,7 +74,7 @@ pub fn policy(context: &Context, gpu: Option<u32>, policy: Option<String>) -> Re
     Ok(())
 }
 
-/// Changes a domain's share until it ends.
+/// Changes what a domain has of its GPUs until it ends.
 pub fn set(context: &Context, wanted: &str, share: ShareChange) -> Result<(), Failure> {
     let domid = domain::find(&context.domains, wanted)?.domid.0;
     let command = Command::Set { domid, share };

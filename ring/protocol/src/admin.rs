@@ -24,7 +24,8 @@ pub enum Command {
         /// The policy's name.
         policy: String,
     },
-    /// Changes a domain's share of its GPUs until it ends: answered by [`Done`].
+    /// Changes what a domain has of its GPUs until it ends: answered by [`Done`], or refused, and nothing
+    /// changed.
     Set {
         /// The domain.
         domid: u16,
@@ -46,7 +47,7 @@ pub enum Command {
     },
 }
 
-/// A change of a domain's share. What is not named stays.
+/// A change of a domain's share of its GPUs, their memory included. What is not named stays.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShareChange {
@@ -59,6 +60,12 @@ pub struct ShareChange {
     /// The wait for the GPU that it can bear, in milliseconds; 0: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_ms: Option<u32>,
+    /// The part of each GPU that it has whatever others want, in percent; 0: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guaranteed: Option<u32>,
+    /// The most of each GPU's memory that it may have allocated, in bytes; 0: no such bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
 }
 
 /// An answer.
@@ -305,6 +312,16 @@ mod tests {
             serde_json::from_str(r#"{"command":"set","domid":3,"share":{"weight":512}}"#).unwrap();
         let share = ShareChange {
             weight: Some(512),
+            ..ShareChange::default()
+        };
+        assert_eq!(set, Command::Set { domid: 3, share });
+        let set: Command = serde_json::from_str(
+            r#"{"command":"set","domid":3,"share":{"guaranteed":25,"memory":0}}"#,
+        )
+        .unwrap();
+        let share = ShareChange {
+            guaranteed: Some(25),
+            memory: Some(0),
             ..ShareChange::default()
         };
         assert_eq!(set, Command::Set { domid: 3, share });

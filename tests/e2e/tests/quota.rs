@@ -261,6 +261,26 @@ fn guarantees_are_kept_and_who_is_refused_comes_in_later() -> Result<()> {
     let checked = host.xl_vgpu(&["check", file])?.success()?;
     ensure!(checked.contains("let in now, on GPU"), "{checked}");
 
+    // By hand it can be given more or less while its program runs, but not what is not there.
+    ensure!(c.alloc(20 * MIB)? == OK);
+    let set = |percent: &str, memory: &str| {
+        host.xl_vgpu(&["set", "third", "--guaranteed", percent, "--memory", memory])
+    };
+    let refused = set("100", "80M")?;
+    let missing = "64 MiB of memory left to guarantee and 80 MiB is asked for";
+    ensure!(
+        refused.status.code() == Some(1) && refused.stderr.contains(missing),
+        "{refused:?}"
+    );
+    ensure!(c.info()? == (20 * MIB, 40 * MIB));
+    ensure!(set("100", "2X")?.status.code() == Some(2));
+    set("100", "48M")?.success()?;
+    ensure!(c.info()? == (28 * MIB, 48 * MIB));
+    set("60", "10M")?.success()?;
+    ensure!(c.info()? == (0, 10 * MIB) && c.alloc(MIB)? == FULL);
+    set("60", "40M")?.success()?;
+    ensure!(c.info()? == (20 * MIB, 40 * MIB));
+
     // A guarantee that is not there is not given while the domain runs either.
     host.describe("third", "guaranteed = 100\nmemory = \"80M\"\n")?;
     host.wait("the change is refused", |host| {

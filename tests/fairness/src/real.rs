@@ -339,6 +339,7 @@ impl Change {
                 weight: Some(share.weight),
                 cap: Some(share.cap.unwrap_or(0)),
                 latency_ms: Some(share.latency.unwrap_or(0).div_ceil(MILLISECOND) as u32),
+                ..ShareChange::default()
             };
             ask(socket, &Question::Set { domid, share })?;
         }

@@ -16,6 +16,7 @@ use crate::placement::{Placement, Seat};
 use crate::worker::Launcher;
 use rustix::fs::inotify;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +26,7 @@ use vgpu_protocol::admin::{Checked, Command, Done, Listing, Reply, ShareChange, 
 use vgpu_protocol::keys::{self, Created, DeviceError, DeviceId, Domain};
 use vgpu_protocol::wait::{Wake, is_ready, wait_any};
 use vgpu_sched::PolicyKind;
-use vgpu_sched::description::{Description, size_text};
+use vgpu_sched::description::{Description, SIZES, is_size, size_text};
 use xen::{DomId, Platform, PlatformSpec, Store};
 
 /// How long devices have to close when backd stops.
@@ -362,31 +363,46 @@ impl Tools {
     }
 
     fn set(&self, domid: u16, change: ShareChange) -> Result<Done, String> {
-        if change
-            .weight
-            .is_some_and(|weight| !(1..=65_535).contains(&weight))
-        {
-            return Err("a weight is 1 to 65535".to_owned());
-        }
-        if change.cap.is_some_and(|cap| cap > 100) {
-            return Err("a cap is 1 to 100 percent, or 0 for none".to_owned());
-        }
         let seat = self.placement.find(domid);
-        let (Some(seat), Some(mut wish)) = (seat.as_ref(), seat.as_ref().and_then(|it| it.wish()))
-        else {
-            return Err(format!("domain {domid} has no device here"));
-        };
-        let none_if_0 = |value: u32| (value != 0).then_some(value);
-        wish.weight = change.weight.or(wish.weight);
-        wish.cap = change.cap.map_or(wish.cap, none_if_0);
-        wish.latency = change.latency_ms.map_or(wish.latency, |ms| {
-            none_if_0(ms).map(|ms| u64::from(ms).saturating_mul(vgpu_sched::MILLISECOND))
-        });
-        wish.check().map_err(|error| error.to_string())?;
-        seat.change(wish)?;
+        let seat = seat.ok_or_else(|| format!("domain {domid} has no device here"))?;
+        seat.revise(|wish| changed(wish?, change))?;
         tracing::info!(domid, ?change, "another share");
         Ok(Done::default())
     }
+}
+
+/// What a domain asks for after a change.
+fn changed(mut wish: Description, change: ShareChange) -> Result<Description, String> {
+    let wrong = |value: Option<u32>, range: RangeInclusive<u32>| {
+        value.is_some_and(|value| !range.contains(&value))
+    };
+    if wrong(change.weight, 1..=65_535) {
+        return Err("a weight is 1 to 65535".to_owned());
+    }
+    if wrong(change.cap, 0..=100) {
+        return Err("a cap is 1 to 100 percent, or 0 for none".to_owned());
+    }
+    if wrong(change.guaranteed, 0..=100) {
+        return Err("a guarantee is 1 to 100 percent, or 0 for none".to_owned());
+    }
+    if change
+        .memory
+        .is_some_and(|bytes| bytes != 0 && !is_size(bytes))
+    {
+        return Err(format!("a memory quota is {SIZES}; or 0 for none"));
+    }
+    let none_if_0 = |value: u32| (value != 0).then_some(value);
+    wish.weight = change.weight.or(wish.weight);
+    wish.cap = change.cap.map_or(wish.cap, none_if_0);
+    wish.latency = change.latency_ms.map_or(wish.latency, |ms| {
+        none_if_0(ms).map(|ms| u64::from(ms).saturating_mul(vgpu_sched::MILLISECOND))
+    });
+    wish.guaranteed = change.guaranteed.map_or(wish.guaranteed, none_if_0);
+    wish.memory = change
+        .memory
+        .map_or(wish.memory, |bytes| (bytes != 0).then_some(bytes));
+    wish.check().map_err(|error| error.to_string())?;
+    Ok(wish)
 }
 
 impl Daemon {
@@ -674,5 +690,123 @@ impl Daemon {
         for id in self.actors.keys() {
             tracing::warn!(device = %id, "the device does not close; leaving it to the next vgpu-backd");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vgpu_sched::description::Class;
+
+    fn before() -> Description {
+        Description {
+            weight: Some(512),
+            cap: Some(80),
+            guaranteed: Some(40),
+            memory: Some(1 << 30),
+            channels: Some(3),
+            ..Description::default()
+        }
+    }
+
+    #[test]
+    fn what_is_not_named_stays_and_0_takes_a_bound_away() {
+        let nothing = ShareChange::default();
+        assert_eq!(changed(before(), nothing), Ok(before()));
+        let more = ShareChange {
+            guaranteed: Some(60),
+            memory: Some(2 << 30),
+            ..nothing
+        };
+        let after = Description {
+            guaranteed: Some(60),
+            memory: Some(2 << 30),
+            ..before()
+        };
+        assert_eq!(changed(before(), more), Ok(after));
+        let none = ShareChange {
+            weight: None,
+            cap: Some(0),
+            latency_ms: Some(0),
+            guaranteed: Some(0),
+            memory: Some(0),
+        };
+        let after = Description {
+            cap: None,
+            guaranteed: None,
+            memory: None,
+            ..before()
+        };
+        assert_eq!(changed(before(), none), Ok(after));
+    }
+
+    #[test]
+    fn what_is_out_of_range_or_does_not_go_together_is_refused() {
+        let nothing = ShareChange::default();
+        let cases = [
+            (
+                ShareChange {
+                    weight: Some(0),
+                    ..nothing
+                },
+                "1 to 65535",
+            ),
+            (
+                ShareChange {
+                    cap: Some(101),
+                    ..nothing
+                },
+                "a cap is",
+            ),
+            (
+                ShareChange {
+                    guaranteed: Some(101),
+                    ..nothing
+                },
+                "a guarantee is",
+            ),
+            (
+                ShareChange {
+                    memory: Some(4095),
+                    ..nothing
+                },
+                "4K to 16T",
+            ),
+            (
+                ShareChange {
+                    memory: Some(u64::MAX),
+                    ..nothing
+                },
+                "4K to 16T",
+            ),
+            (
+                ShareChange {
+                    guaranteed: Some(81),
+                    ..nothing
+                },
+                "more than cap = 80",
+            ),
+            (
+                ShareChange {
+                    cap: Some(30),
+                    ..nothing
+                },
+                "more than cap = 30",
+            ),
+        ];
+        for (change, why) in cases {
+            let told = changed(before(), change).unwrap_err();
+            assert!(told.contains(why), "{told}");
+        }
+        let real_time = Description {
+            class: Class::RealTime,
+            cap: None,
+            ..before()
+        };
+        let none = ShareChange {
+            guaranteed: Some(0),
+            ..nothing
+        };
+        assert!(changed(real_time, none).unwrap_err().contains("real-time"));
     }
 }

@@ -317,11 +317,12 @@ impl State {
 impl Seat {
     /// Lets the domain in, if there is room and it is not in already.
     pub fn enter(&self) -> Entry {
+        // Before the wish, which changes under it.
+        let mut state = lock(&self.placement.state);
         let wish = match &*lock(&self.wish) {
             Ok(wish) => wish.clone(),
             Err(error) => return Entry::Refused(error.clone()),
         };
-        let mut state = lock(&self.placement.state);
         let mut admitted = lock(&self.admitted);
         if admitted.is_some() {
             return Entry::Yes;
@@ -371,7 +372,20 @@ impl Seat {
     /// # Errors
     /// What is missing, in words.
     pub fn change(&self, wish: Description) -> Result<(), String> {
+        self.revise(|_| Ok(wish))
+    }
+
+    /// The same, from what it asks for now, or why that is not known: others that change it wait meanwhile.
+    ///
+    /// # Errors
+    /// What is missing, in words, or why there is no change.
+    pub fn revise(
+        &self,
+        change: impl FnOnce(Result<Description, String>) -> Result<Description, String>,
+    ) -> Result<(), String> {
         let mut state = lock(&self.placement.state);
+        let before = lock(&self.wish).clone();
+        let wish = change(before)?;
         if let Some(admitted) = &*lock(&self.admitted) {
             let changed = state.admission.update(id(self.domid), &wish);
             changed.map_err(|refusal| state.refused(&refusal))?;
@@ -382,8 +396,8 @@ impl Seat {
                 gpus => state.tell(gpus),
             }
         }
-        drop(state);
         *lock(&self.wish) = Ok(wish);
+        drop(state);
         // It may have given something back.
         self.placement.freed.wake();
         Ok(())
@@ -598,6 +612,84 @@ mod tests {
             Ok(vec![0])
         );
         assert!(placement.check(None, &sure(31, 1 << 20).unwrap()).is_err());
+    }
+
+    #[test]
+    fn a_guarantee_grows_into_what_is_left_and_no_further() {
+        let (placement, freed) = placement();
+        placement.found(&gpus(&[1 << 30]));
+        let come = |domid: u16, wish| {
+            let seat = placement.seat(DomId(domid), "d", wish, Arc::default());
+            let seat = seat.unwrap();
+            (seat.enter(), seat)
+        };
+        let (entry, one) = come(1, sure(40, 512 << 20));
+        assert_eq!(entry, Entry::Yes);
+        let (entry, other) = come(2, sure(30, 256 << 20));
+        assert_eq!(entry, Entry::Yes);
+        let slot = one.quota().take_slot().unwrap();
+        let mut fds = Vec::new();
+        let worker = QuotaWorker::take(&one.quota().put(slot, &mut fds), &fds).unwrap();
+        worker.reserve(0, 500 << 20).unwrap();
+        let ask = |seat: &Seat, guaranteed, memory| {
+            seat.revise(|wish| {
+                Ok(Description {
+                    guaranteed,
+                    memory,
+                    ..wish?
+                })
+            })
+        };
+
+        // What is missing is told, and nothing of the change holds, what there would be room for included.
+        for (guaranteed, memory, why) in [
+            (71, 512, "70 % of its time left to guarantee and 71 %"),
+            (
+                70,
+                769,
+                "768 MiB of memory left to guarantee and 769 MiB is asked for",
+            ),
+        ] {
+            let told = ask(&one, Some(guaranteed), Some(memory << 20)).unwrap_err();
+            assert!(told.contains(why), "{told}");
+            assert_eq!(one.wish(), sure(40, 512 << 20).ok());
+            assert_eq!(worker.limit(0), Some(512 << 20));
+            let left =
+                |percent, mib: u64| placement.check(None, &sure(percent, mib << 20).unwrap());
+            assert_eq!(left(30, 256), Ok(vec![0]));
+            assert!(left(31, 256).is_err() && left(30, 257).is_err());
+        }
+
+        // To the last percent and byte.
+        ask(&one, Some(70), Some(768 << 20)).unwrap();
+        assert_eq!(worker.limit(0), Some(768 << 20));
+        let (entry, third) = come(3, sure(10, 100 << 20));
+        assert!(matches!(entry, Entry::Refused(_)));
+        assert!(ask(&other, Some(31), Some(256 << 20)).is_err());
+
+        // A smaller quota takes nothing away, and what is given back lets another in.
+        freed.clear();
+        ask(&one, Some(60), Some(100 << 20)).unwrap();
+        assert!(is_ready(&*freed));
+        assert_eq!(
+            (worker.used(0), worker.limit(0)),
+            (500 << 20, Some(100 << 20))
+        );
+        assert!(worker.reserve(0, 1).is_err());
+        assert_eq!(third.enter(), Entry::Yes);
+        // Without a guarantee its memory is a limit alone.
+        ask(&one, None, Some(2 << 30)).unwrap();
+        ask(&other, Some(90), Some(900 << 20)).unwrap();
+        assert_eq!(worker.limit(0), Some(2 << 30));
+
+        // One that is refused asks for less.
+        let (entry, late) = come(4, sure(1, 1 << 20));
+        assert!(matches!(entry, Entry::Refused(_)));
+        ask(&late, None, None).unwrap();
+        assert_eq!(late.enter(), Entry::Yes);
+        // Whose file is wrong has nothing that could change.
+        let (_, broken) = come(5, Err("d5.toml is wrong".into()));
+        assert_eq!(ask(&broken, None, None), Err("d5.toml is wrong".to_owned()));
     }
 
     #[test]

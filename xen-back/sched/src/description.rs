@@ -215,23 +215,25 @@ impl File<'_> {
     }
 
     fn size(&self, key: &'static str) -> Result<Option<u64>, DescriptionError> {
-        let allowed =
-            "a size from 4K to 16T: bytes, or text with K, M, G or T, as \"512M\" or \"2G\"";
-        self.take(key, allowed, |value| match value {
+        self.take(key, SIZES, |value| match value {
             Value::Integer(bytes) => u64::try_from(*bytes).ok().filter(|&bytes| is_size(bytes)),
-            Value::String(text) => size(text),
+            Value::String(text) => parse_size(text),
             _ => None,
         })
     }
 }
 
-/// Whether bytes are a quota.
-fn is_size(bytes: u64) -> bool {
+/// What a quota is, in words.
+pub const SIZES: &str =
+    "a size from 4K to 16T: bytes, or text with K, M, G or T, as \"512M\" or \"2G\"";
+
+/// Whether bytes are a quota: see [`SIZES`].
+pub fn is_size(bytes: u64) -> bool {
     (4 << 10..=16 << 40).contains(&bytes)
 }
 
-/// A size with an optional binary suffix.
-fn size(text: &str) -> Option<u64> {
+/// A quota's size, with an optional binary suffix; `None` if it is not one: see [`SIZES`].
+pub fn parse_size(text: &str) -> Option<u64> {
     let text = text.trim();
     let (digits, shift) = match text.char_indices().next_back()? {
         (at, 'k' | 'K') => (text.get(..at)?, 10),
