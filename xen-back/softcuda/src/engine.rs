@@ -2,7 +2,8 @@
 //! the null stream), then for its engine, which it shares with the machine's other processes (`turns`).
 //! When it is this process's turn, the engine takes the ready task of the highest priority, of those the
 //! one submitted first. Threads that wait for a stream run its tasks themselves where they can, so that
-//! a short kernel costs no thread switch. Must never run anything under the lock but what takes no time.
+//! a short kernel costs no thread switch, unless the program asked for a wait that sleeps. Must never run
+//! anything under the lock but what takes no time.
 
 use crate::context::Context;
 use crate::driver::Driver;
@@ -22,8 +23,9 @@ use std::time::{Duration, Instant};
 const SPIN: Duration = Duration::from_micros(40);
 /// The first and the longest pause between two looks at memory that tasks wait for.
 const WATCH: (Duration, Duration) = (Duration::from_micros(20), Duration::from_millis(1));
-/// An event in an idle stream and work that is submitted to it so soon after it are one to the device,
-/// which reads a stream when it comes to this process: what passes before the work starts is not its time.
+/// An event in an idle stream, or behind another event, and work that is submitted so soon after it are one to
+/// the device, which reads a stream when it comes to this process: what passes before the work starts is not
+/// its time.
 const TOGETHER: Duration = Duration::from_micros(200);
 /// Tasks under way from which on submitting one waits for its stream: a program that never
 /// synchronises must not use up the host's memory.
@@ -47,6 +49,8 @@ pub enum Lane {
 /// Which tasks a waiting thread may run itself.
 #[derive(Debug, Clone, Copy)]
 pub enum Scope {
+    /// None: it sleeps, and leaves the processor and the work to others.
+    Nothing,
     /// Those of one stream, as far as the task that is waited for.
     Lane(u64, Lane),
     /// All of a context, as far as the task that is waited for.
@@ -130,7 +134,7 @@ struct Task {
     dependents: Vec<TaskId>,
     /// Threads that sleep until it has ended.
     sleepers: Option<Arc<Condvar>>,
-    /// The event that stands right before it in an idle stream, with the task that recorded it.
+    /// The event that says when it starts, with the task that recorded it.
     led_by: Option<(Arc<Event>, TaskId)>,
 }
 
@@ -152,8 +156,19 @@ struct Lanes {
     streams: HashMap<u64, Stream>,
     /// What streams that were destroyed meanwhile left.
     orphans: Vec<Stream>,
-    /// The events that were recorded last in streams that were idle, with their tasks, and when.
-    passed: HashMap<Lane, (Arc<Event>, TaskId, Instant)>,
+    /// By stream, the event that is the last thing in it.
+    passed: HashMap<Lane, Lead>,
+}
+
+/// An event at the end of a stream.
+struct Lead {
+    event: Arc<Event>,
+    task: TaskId,
+    /// When it was put there.
+    at: Instant,
+    /// Whether what follows is all that it can stand for: the stream was idle, or what was before it ends with an event
+    /// of its own.
+    of_next: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -403,7 +418,7 @@ impl Engines {
                 self.call(&mut state, engine);
             }
             let until = *spin_until.get_or_insert_with(|| Instant::now() + self.spin);
-            if Instant::now() < until {
+            if !matches!(scope, Scope::Nothing) && Instant::now() < until {
                 let ended = self.ended.load(Ordering::Acquire);
                 drop(state);
                 while self.ended.load(Ordering::Acquire) == ended && Instant::now() < until {
@@ -424,6 +439,7 @@ impl Engines {
                 engines: self,
                 threads: 0,
                 turn: None,
+                sleepers: Vec::new(),
             },
         }
     }
@@ -470,14 +486,25 @@ impl Engines {
         }
         let (joins_null, priority) = state.traits(context.id, lane);
         let lanes = state.contexts.entry(context.id).or_default();
-        let led_by = lanes.passed.remove(&lane);
-        let led_by = led_by
-            .filter(|(_, _, at)| blockers == 0 && engine.is_some() && at.elapsed() < TOGETHER)
-            .map(|(event, task, _)| (event, task));
-        if let (Work::Record(event), 0) = (&work, blockers) {
-            let passed = (Arc::clone(event), id, Instant::now());
-            lanes.passed.insert(lane, passed);
+        let passed = lanes.passed.remove(&lane);
+        if let Work::Record(event) = &work {
+            let leads = Lead {
+                event: Arc::clone(event),
+                task: id,
+                at: Instant::now(),
+                of_next: blockers == 0 || passed.is_some(),
+            };
+            lanes.passed.insert(lane, leads);
         }
+        let led_by = passed
+            .filter(|lead| engine.is_some() && lead.of_next && lead.at.elapsed() < TOGETHER)
+            .filter(|lead| {
+                blockers == 0
+                    || blockers == 1
+                        && after.contains(&lead.task)
+                        && state.pending.contains_key(&lead.task)
+            })
+            .map(|lead| (lead.event, lead.task));
         let task = Task {
             context: Arc::clone(context),
             lane,
@@ -560,9 +587,7 @@ impl Engines {
             if let Some(work) = task.work.take() {
                 work.pass(driver, id, at);
             }
-            if let Some(sleepers) = task.sleepers {
-                sleepers.notify_all();
-            }
+            state.wakes.sleepers.extend(task.sleepers);
             for next in task.dependents {
                 let Some(dependent) = state.pending.get_mut(&next) else {
                     continue;
@@ -730,8 +755,8 @@ impl Engines {
     }
 }
 
-/// The locked state, and which engines' threads to wake when it is unlocked: woken before, they would
-/// only wait for the lock. (The fields' order is that of their drops.)
+/// The locked state, and which threads to wake when it is unlocked: woken before, they would only wait for
+/// the lock. (The fields' order is that of their drops.)
 struct Locked<'a> {
     state: MutexGuard<'a, State>,
     wakes: Wakes<'a>,
@@ -751,6 +776,7 @@ impl<'a> Locked<'a> {
                 engines,
                 threads: 0,
                 turn: None,
+                sleepers: Vec::new(),
             },
         }
     }
@@ -769,12 +795,13 @@ impl DerefMut for Locked<'_> {
     }
 }
 
-/// Whom to wake: engines' threads, a bit each (16 devices have 64), and the process whose turn it is
-/// on one of the machine's engines.
+/// Whom to wake: engines' threads, a bit each (16 devices have 64), the process whose turn it is on one of the
+/// machine's engines, and threads that wait for tasks which have ended.
 struct Wakes<'a> {
     engines: &'a Engines,
     threads: u64,
     turn: Option<(usize, usize)>,
+    sleepers: Vec<Arc<Condvar>>,
 }
 
 impl Drop for Wakes<'_> {
@@ -786,6 +813,9 @@ impl Drop for Wakes<'_> {
             if self.threads >> engine & 1 == 1 {
                 waker.sleep.notify_one();
             }
+        }
+        for sleepers in &self.sleepers {
+            sleepers.notify_all();
         }
     }
 }
@@ -874,6 +904,7 @@ impl State {
                                 && (task.lane == lane || lane == Lane::Null && task.joins_null)
                         }
                         Scope::Context(context) => task.context.id == context,
+                        Scope::Nothing => false,
                     })
             })
             .map(|(engine, _)| engine)

@@ -7,6 +7,8 @@ use cuda_abi::CuResult;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+/// `CU_EVENT_BLOCKING_SYNC`: who waits for it sleeps.
+pub const BLOCKING_SYNC: u32 = 1;
 /// `CU_EVENT_DISABLE_TIMING`.
 pub const DISABLE_TIMING: u32 = 2;
 /// `CU_EVENT_INTERPROCESS`, which needs `CU_EVENT_DISABLE_TIMING`.

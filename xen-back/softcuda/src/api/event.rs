@@ -3,7 +3,7 @@
 use super::{Out, call};
 use crate::context::current;
 use crate::engine::Scope;
-use crate::event::{self, DISABLE_TIMING, Event, INTERPROCESS};
+use crate::event::{self, BLOCKING_SYNC, DISABLE_TIMING, Event, INTERPROCESS};
 use crate::graph::Operation;
 use crate::stream::Target;
 use crate::work::Work;
@@ -90,7 +90,10 @@ pub unsafe fn cuEventSynchronize(event: Handle) -> CuResult {
         refuse_captured(&event)?;
         driver.captures.check_unsafe_call()?;
         let (task, lane) = event.place();
-        let scope = Scope::Lane(event.context.id, lane);
+        let scope = match event.flags & BLOCKING_SYNC {
+            0 => Scope::Lane(event.context.id, lane),
+            _ => Scope::Nothing,
+        };
         driver.engines.wait(driver, task, scope);
         event.context.print();
         event.context.check()
