@@ -172,6 +172,15 @@ fn memory_in_stream_order_and_of_contexts_counts() -> Result<()> {
     ensure!(a.info()?.0 == 4 * MIB, "{:?}", a.info()?);
     ensure!(a.results("renew")? == [OK, OK]);
     ensure!(a.info()?.0 == 8 * MIB, "{:?}", a.info()?);
+    // In fat binaries too, compressed or not.
+    for packed in 0..3u64 {
+        ensure!(a.results(&format!("module {} {packed}", 8 * MIB + 1))? == [FULL]);
+        ensure!(a.results(&format!("module {} {packed}", 2 * MIB))? == [OK]);
+        let left = 8 * MIB - (packed + 1) * 2 * MIB;
+        ensure!(a.info()?.0 == left, "{:?}", a.info()?);
+    }
+    ensure!(a.results("renew")? == [OK, OK]);
+    ensure!(a.info()?.0 == 8 * MIB, "{:?}", a.info()?);
     Ok(())
 }
 

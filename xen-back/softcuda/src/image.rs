@@ -5,42 +5,21 @@
 use crate::device;
 use crate::module::LoadFailure;
 use cuda_abi::CuResult;
+use fatbin::{MAGIC as FAT_BINARY, MAX_BYTES, WRAPPER};
 use std::ffi::{CStr, c_void};
-use std::io::Read as _;
 use std::os::fd::AsRawFd as _;
 
-/// First bytes of a fat binary's wrapper: a pointer to the fat binary stands behind them.
-const WRAPPER: u32 = 0x4662_43b1;
-/// First bytes of a fat binary.
-const FAT_BINARY: u32 = 0xba55_ed50;
 /// First bytes of an ELF file.
 const ELF: u32 = u32::from_le_bytes(*b"\x7fELF");
 /// First bytes of what cuLinkComplete makes: the modules' texts, for there is no machine code yet.
 const LINKED: u32 = u32::from_le_bytes(*b"\x7fPTX");
 
-/// Bytes of a fat binary's header, at least.
-const FAT_HEADER: usize = 16;
-/// Bytes of the header of a file in it, at least.
-const FILE_HEADER: usize = 64;
 /// Bytes of a linked image's header: magic, version, number of texts, padding, bytes of all.
 const LINKED_HEADER: usize = 24;
 /// The version of that format.
 const LINKED_VERSION: u32 = 1;
-/// Bytes that an image may have, and the text in it.
-const MAX_BYTES: u64 = 512 << 20;
 /// Texts that may be linked.
 const MAX_TEXTS: usize = 4096;
-/// LZ4 cannot make more bytes than this out of one.
-const LZ4_EXPANSION: u64 = 255;
-
-/// `kind` of a file in a fat binary: PTX.
-const KIND_PTX: u16 = 1;
-/// `kind`: machine code.
-const KIND_CUBIN: u16 = 2;
-/// Flag of a file: LZ4 compressed.
-const FLAG_LZ4: u64 = 0x2000;
-/// Flag of a file: zstd compressed.
-const FLAG_ZSTD: u64 = 0x8000;
 
 /// A PTX text of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,10 +150,6 @@ fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..)?.first_chunk().copied()
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes_at(bytes, at).map(u16::from_le_bytes)
-}
-
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes_at(bytes, at).map(u32::from_le_bytes)
 }
@@ -277,83 +252,31 @@ fn wrapped(address: u64) -> Result<Vec<Text>, LoadFailure> {
 }
 
 fn fat_binary_at(address: u64) -> Result<Vec<Text>, LoadFailure> {
-    let header = copy(address, FAT_HEADER as u64)?;
-    let bytes = fat_bytes(&header).ok_or_else(|| invalid("the fat binary's header is wrong"))?;
+    let header = copy(address, fatbin::HEADER as u64)?;
+    let bytes =
+        fatbin::bytes(&header).ok_or_else(|| invalid("the fat binary's header is wrong"))?;
     Ok(vec![fat_binary(&copy(address, bytes)?)?])
-}
-
-/// Bytes of a fat binary, as its header says.
-fn fat_bytes(header: &[u8]) -> Option<u64> {
-    let own = u16_at(header, 6).filter(|bytes| usize::from(*bytes) >= FAT_HEADER)?;
-    (u32_at(header, 0)? == FAT_BINARY)
-        .then(|| u64::from(own).checked_add(u64_at(header, 8)?))
-        .flatten()
-}
-
-/// A file in a fat binary.
-struct File<'a> {
-    kind: u16,
-    /// 75 for sm_75.
-    arch: u32,
-    flags: u64,
-    stored: &'a [u8],
-    /// Bytes that compressed contents have.
-    unpacked: u64,
-}
-
-/// The file at the start of `rest`, and what stands behind it.
-fn next_file(rest: &[u8]) -> Option<(File<'_>, &[u8])> {
-    let header = usize::try_from(u32_at(rest, 4)?).ok()?;
-    let room = usize::try_from(u64_at(rest, 8)?).ok()?;
-    if header < FILE_HEADER {
-        return None;
-    }
-    let (contents, behind) = rest.get(header..)?.split_at_checked(room)?;
-    let flags = u64_at(rest, 40)?;
-    let stored = match usize::try_from(u32_at(rest, 16)?).ok()? {
-        0 => contents,
-        bytes if flags & (FLAG_LZ4 | FLAG_ZSTD) != 0 => contents.get(..bytes)?,
-        _ => contents,
-    };
-    let file = File {
-        kind: u16_at(rest, 0)?,
-        arch: u32_at(rest, 28)?,
-        flags,
-        stored,
-        unpacked: u64_at(rest, 56)?,
-    };
-    Some((file, behind))
 }
 
 /// The newest PTX of a fat binary that the device takes.
 fn fat_binary(image: &[u8]) -> Result<Text, LoadFailure> {
-    let end = fat_bytes(image).and_then(|bytes| usize::try_from(bytes).ok());
-    let own = usize::from(u16_at(image, 6).unwrap_or(0));
-    let mut rest = end
-        .and_then(|end| image.get(own..end))
-        .ok_or_else(|| invalid("the fat binary is cut off or its header is wrong"))?;
-    let mut newest: Option<File<'_>> = None;
+    let broken = |error: fatbin::Error| invalid(error.to_string());
+    let mut newest: Option<fatbin::File<'_>> = None;
     let mut others = Vec::new();
-    while !rest.is_empty() {
-        let (file, behind) = next_file(rest).ok_or_else(|| {
-            let at = image.len() - rest.len();
-            invalid(format!(
-                "the fat binary's file at byte {at} is cut off or its header is wrong"
-            ))
-        })?;
+    for file in fatbin::files(image).map_err(broken)? {
+        let file = file.map_err(broken)?;
         let what = match file.kind {
-            KIND_PTX => "PTX",
-            KIND_CUBIN => "cubin",
+            fatbin::PTX => "PTX",
+            fatbin::CUBIN => "cubin",
             _ => "other contents",
         };
         if others.len() < 16 {
             others.push(format!("{what} for sm_{}", file.arch));
         }
-        let usable = file.kind == KIND_PTX && file.arch <= device::TARGET as u32;
+        let usable = file.kind == fatbin::PTX && file.arch <= device::TARGET as u32;
         if usable && newest.as_ref().is_none_or(|newest| file.arch > newest.arch) {
             newest = Some(file);
         }
-        rest = behind;
     }
     let Some(file) = newest else {
         let log = format!(
@@ -363,51 +286,7 @@ fn fat_binary(image: &[u8]) -> Result<Text, LoadFailure> {
         );
         return Err(LoadFailure::new(CuResult::NO_BINARY_FOR_GPU, log));
     };
-    Ok(Text::new("", &unpack(&file)?))
-}
-
-/// A file's contents as they were before they were compressed.
-fn unpack(file: &File<'_>) -> Result<Vec<u8>, LoadFailure> {
-    let (claimed, stored) = (file.unpacked, file.stored);
-    let lz4 = file.flags & FLAG_LZ4 != 0;
-    let zstd = file.flags & FLAG_ZSTD != 0;
-    if !lz4 && !zstd {
-        return Ok(stored.to_vec());
-    }
-    let most = (stored.len() as u64 + 64) * LZ4_EXPANSION;
-    if claimed > MAX_BYTES || lz4 && claimed > most {
-        return Err(invalid(format!(
-            "{} compressed bytes claim to be {claimed}",
-            stored.len()
-        )));
-    }
-    let broken = |why: &dyn std::fmt::Display| {
-        invalid(format!("the fat binary's PTX cannot be unpacked: {why}"))
-    };
-    let text = if lz4 {
-        lz4_flex::block::decompress(stored, claimed as usize).map_err(|error| broken(&error))?
-    } else {
-        // Whatever the frame claims, no more memory than the contents themselves may have.
-        let window = claimed.next_power_of_two().clamp(1 << 10, MAX_BYTES);
-        let decoder = ruzstd::decoding::StreamingDecoder::new_with_max_window_size(
-            stored,
-            window.max(8 << 20),
-        )
-        .map_err(|error| broken(&error))?;
-        let mut text = Vec::new();
-        decoder
-            .take(claimed + 1)
-            .read_to_end(&mut text)
-            .map_err(|error| broken(&error))?;
-        text
-    };
-    if text.len() as u64 != claimed {
-        return Err(broken(&format!(
-            "it has {} bytes instead of {claimed}",
-            text.len()
-        )));
-    }
-    Ok(text)
+    Ok(Text::new("", &file.unpack().map_err(broken)?))
 }
 
 #[cfg(test)]
@@ -415,42 +294,9 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+    use fatbin::write::{Packed, fat, file};
+    use fatbin::{CUBIN, PTX};
     use proptest::prelude::*;
-
-    /// A file of a fat binary as compilers write it.
-    fn file(kind: u16, arch: u32, flags: u64, stored: &[u8], unpacked: u64) -> Vec<u8> {
-        let room = stored.len().next_multiple_of(8);
-        let mut file = vec![0; 80];
-        file[0..2].copy_from_slice(&kind.to_le_bytes());
-        file[2..4].copy_from_slice(&0x101_u16.to_le_bytes());
-        file[4..8].copy_from_slice(&80_u32.to_le_bytes());
-        file[8..16].copy_from_slice(&(room as u64).to_le_bytes());
-        file[16..20].copy_from_slice(&(stored.len() as u32).to_le_bytes());
-        file[28..32].copy_from_slice(&arch.to_le_bytes());
-        file[40..48].copy_from_slice(&flags.to_le_bytes());
-        file[56..64].copy_from_slice(&unpacked.to_le_bytes());
-        file.extend(stored);
-        file.resize(80 + room, 0);
-        file
-    }
-
-    fn fat(files: &[Vec<u8>]) -> Vec<u8> {
-        let bytes: usize = files.iter().map(Vec::len).sum();
-        let mut image = FAT_BINARY.to_le_bytes().to_vec();
-        image.extend(1_u16.to_le_bytes());
-        image.extend(16_u16.to_le_bytes());
-        image.extend((bytes as u64).to_le_bytes());
-        files.iter().for_each(|file| image.extend(file));
-        image
-    }
-
-    fn lz4(text: &[u8]) -> Vec<u8> {
-        lz4_flex::block::compress(text)
-    }
-
-    fn zstd(text: &[u8]) -> Vec<u8> {
-        ruzstd::encoding::compress_to_vec(text, ruzstd::encoding::CompressionLevel::Fastest)
-    }
 
     const TEXT: &[u8] = b".version 7.0 .target sm_75 // and so on, and so on, and so on\0\0";
 
@@ -460,17 +306,12 @@ mod tests {
 
     #[test]
     fn the_newest_usable_ptx_is_taken_whatever_its_compression() {
-        let plain = |arch, text: &[u8]| file(KIND_PTX, arch, 0x11, text, 0);
-        let newest = [
-            plain(90, TEXT),
-            file(KIND_PTX, 90, FLAG_LZ4 | 1, &lz4(TEXT), TEXT.len() as u64),
-            file(KIND_PTX, 90, FLAG_ZSTD | 1, &zstd(TEXT), TEXT.len() as u64),
-        ];
-        for newest in newest {
+        let plain = |arch, text: &[u8]| file(PTX, arch, Packed::Not, text);
+        for packed in [Packed::Not, Packed::Lz4, Packed::Zstd] {
             let image = fat(&[
-                file(KIND_CUBIN, 90, 1, b"\x7fELF machine code", 0),
+                file(CUBIN, 90, Packed::Not, b"\x7fELF machine code"),
                 plain(50, b"old"),
-                newest,
+                file(PTX, 90, packed, TEXT),
                 plain(100, b"too new"),
                 plain(75, b"older"),
             ]);
@@ -488,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_wrapper_of_version_2_lists_what_belongs_together() {
-        let images = [b"one", b"two"].map(|text| fat(&[file(KIND_PTX, 75, 1, text, 0)]));
+        let images = [b"one", b"two"].map(|text| fat(&[file(PTX, 75, Packed::Not, text)]));
         let list = [images[0].as_ptr() as u64, images[1].as_ptr() as u64, 0];
         let wrapper = [u64::from(WRAPPER) | 2 << 32, 0, list.as_ptr() as u64];
         // SAFETY: the wrapper and what it points to are complete.
@@ -511,8 +352,8 @@ mod tests {
     fn without_ptx_there_is_no_binary() {
         for files in [
             vec![],
-            vec![file(KIND_CUBIN, 75, 1, b"x", 0)],
-            vec![file(KIND_PTX, 100, 1, b"x", 0)],
+            vec![file(CUBIN, 75, Packed::Not, b"x")],
+            vec![file(PTX, 100, Packed::Not, b"x")],
         ] {
             assert_eq!(code(texts_in(&fat(&files))), CuResult::NO_BINARY_FOR_GPU);
         }
@@ -521,7 +362,7 @@ mod tests {
 
     #[test]
     fn lies_about_sizes_are_refused() {
-        let good = fat(&[file(KIND_PTX, 75, 1, TEXT, 0)]);
+        let good = fat(&[file(PTX, 75, Packed::Not, TEXT)]);
         for cut in 1..good.len() {
             if cut >= 4 {
                 assert_eq!(
@@ -555,18 +396,6 @@ mod tests {
     }
 
     #[test]
-    fn bombs_are_bounded() {
-        let zeros = vec![b' '; 1 << 20];
-        for (flag, packed) in [(FLAG_LZ4, lz4(&zeros)), (FLAG_ZSTD, zstd(&zeros))] {
-            let image = |claimed| fat(&[file(KIND_PTX, 75, flag, &packed, claimed)]);
-            assert_eq!(texts_in(&image(1 << 20)).unwrap()[0].bytes.len(), 1 << 20);
-            for claimed in [0, 100, (1 << 20) - 1, (1 << 20) + 1, 1 << 40, u64::MAX] {
-                assert_eq!(code(texts_in(&image(claimed))), CuResult::INVALID_IMAGE);
-            }
-        }
-    }
-
-    #[test]
     fn linked_images_hold_their_texts() {
         let texts = [
             Text::new("a.ptx", b"one"),
@@ -586,10 +415,12 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_an_image_or_an_error(
-            files in prop::collection::vec((0u16..4, 0u32..120, any::<u64>(), prop::collection::vec(any::<u8>(), 0..64), 0u64..4096), 0..4),
+            files in prop::collection::vec((0u16..4, 0u32..120, 0usize..3, prop::collection::vec(any::<u8>(), 0..64)), 0..4),
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         ) {
-            let files: Vec<_> = files.iter().map(|(k, a, f, s, u)| file(*k, *a, *f, s, *u)).collect();
+            let files: Vec<_> = files.iter().map(|(k, a, p, s)| {
+                file(*k, *a, [Packed::Not, Packed::Lz4, Packed::Zstd][*p], s)
+            }).collect();
             let mut image = fat(&files);
             for (at, byte) in changes {
                 let at = at.index(image.len());

@@ -612,7 +612,7 @@ impl Executor {
             .remove(&r.image)
             .ok_or(CuResult::INVALID_VALUE)?;
         cuda_abi::Module::check_free(&self.tables, r.module)?;
-        let reserved = match crate::variables::bytes(&image) {
+        let reserved = match crate::variables::bytes(&image)? {
             0 => None,
             bytes => Some(
                 self.memory

@@ -1,14 +1,52 @@
 //! How much device memory a module's variables take, read off its image before the driver loads it.
 //!
-//! It knows PTX and cubins; of a fat binary, whose parts may be compressed, it says nothing. Any bytes may come:
-//! it must never fail, and it judges nothing but sizes.
+//! It knows PTX, cubins and fat binaries of them. Any bytes may come: it must never panic, nor unpack more than
+//! [`UNPACK_LIMIT`], and it judges nothing but sizes.
+
+use cuda_abi::CuResult;
+
+/// Most bytes that the compressed files of a fat binary may unpack to, all together.
+pub const UNPACK_LIMIT: u64 = 1 << 30;
 
 /// Bytes of the variables that an image declares, as far as can be read.
-pub fn bytes(image: &[u8]) -> u64 {
-    match image {
-        [0x7f, b'E', b'L', b'F', ..] => in_cubin(image),
-        // A fat binary, or its wrapper.
-        [0x50, 0xed, 0x55, 0xba, ..] | [0xb1, 0x43, 0x62, 0x46, ..] => 0,
+///
+/// Of the files in a fat binary the driver loads one, by rules of its own: the one with the most variables counts.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_IMAGE for the wrapper of a fat binary, whose pointer is the guest's, and for a fat binary with a
+/// file that is cut off or cannot be unpacked. A driver that chose that file would refuse it too, and if another's
+/// decoder could make more of it than ours, what it declares would not count. CUDA_ERROR_OUT_OF_MEMORY beyond
+/// [`UNPACK_LIMIT`].
+pub fn bytes(image: &[u8]) -> Result<u64, CuResult> {
+    match image.first_chunk().map(|magic| u32::from_le_bytes(*magic)) {
+        Some(fatbin::MAGIC) => in_fat_binary(image),
+        Some(fatbin::WRAPPER) => Err(CuResult::INVALID_IMAGE),
+        _ => Ok(in_file(image)),
+    }
+}
+
+fn in_fat_binary(image: &[u8]) -> Result<u64, CuResult> {
+    let broken = |error: fatbin::Error| {
+        tracing::warn!("a fat binary is refused: {error}");
+        CuResult::INVALID_IMAGE
+    };
+    let (mut unpacked, mut most) = (0u64, 0);
+    for file in fatbin::files(image).map_err(broken)? {
+        let file = file.map_err(broken)?;
+        unpacked = unpacked.saturating_add(file.claimed());
+        if unpacked > UNPACK_LIMIT {
+            return Err(CuResult::OUT_OF_MEMORY);
+        }
+        // By what it is, whatever its header says it is.
+        most = most.max(in_file(&file.unpack().map_err(broken)?));
+    }
+    Ok(most)
+}
+
+/// Of a cubin or a text.
+fn in_file(contents: &[u8]) -> u64 {
+    match contents {
+        [0x7f, b'E', b'L', b'F', ..] => in_cubin(contents),
         text => in_ptx(text),
     }
 }
@@ -165,7 +203,10 @@ fn size(kind: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fatbin::write::{Packed, fat, file, file_claiming};
     use proptest::prelude::*;
+
+    const PACKED: [Packed; 3] = [Packed::Not, Packed::Lz4, Packed::Zstd];
 
     #[test]
     fn variables_of_ptx_are_counted() {
@@ -192,17 +233,17 @@ mod tests {
             (".global .b64 huge[18446744073709551615][2];", u64::MAX),
             (".global .texref t;", 8),
         ] {
-            assert_eq!(bytes(text.as_bytes()), expected, "{text}");
+            assert_eq!(bytes(text.as_bytes()), Ok(expected), "{text}");
             // An image ends at its zero.
             assert_eq!(
                 bytes(format!("{text}\0 .global .b8 x[7];").as_bytes()),
-                expected
+                Ok(expected)
             );
         }
     }
 
-    #[test]
-    fn variables_of_a_cubin_are_counted() {
+    /// A cubin with variables of 1 MiB and 16 bytes.
+    fn cubin() -> Vec<u8> {
         let mut image = vec![0u8; 0x200];
         let put = |image: &mut Vec<u8>, at: usize, bytes: &[u8]| {
             image[at..at + bytes.len()].copy_from_slice(bytes);
@@ -220,10 +261,93 @@ mod tests {
             put(&mut image, at, &name.to_le_bytes());
             put(&mut image, at + 0x20, &size.to_le_bytes());
         }
-        assert_eq!(bytes(&image), (1 << 20) + 16);
+        image
+    }
+
+    #[test]
+    fn variables_of_a_cubin_are_counted() {
+        let image = cubin();
+        assert_eq!(bytes(&image), Ok((1 << 20) + 16));
         // Cut short anywhere, it is not believed.
         for length in 4..0x180 {
-            assert_eq!(bytes(&image[..length]), 0);
+            assert_eq!(bytes(&image[..length]), Ok(0));
+        }
+    }
+
+    #[test]
+    fn the_largest_file_of_a_fat_binary_counts() {
+        let text =
+            |bytes: u64| format!(".version 8.0\n.global .align 4 .b8 big[{bytes}];\n").into_bytes();
+        for packed in PACKED {
+            let part = |kind, arch, contents: &[u8]| file(kind, arch, packed, contents);
+            let (small, big) = (text(1000), text(3 << 20));
+            for (files, expected) in [
+                (vec![], 0),
+                (vec![part(fatbin::PTX, 75, &small)], 1000),
+                (
+                    vec![
+                        part(fatbin::CUBIN, 75, &cubin()),
+                        part(fatbin::PTX, 90, &small),
+                    ],
+                    (1 << 20) + 16,
+                ),
+                (
+                    vec![
+                        part(fatbin::PTX, 75, &big),
+                        part(fatbin::CUBIN, 90, &cubin()),
+                    ],
+                    3 << 20,
+                ),
+                // Whatever a file is said to be.
+                (
+                    vec![part(7, 75, &small), part(fatbin::CUBIN, 75, &big)],
+                    3 << 20,
+                ),
+            ] {
+                let mut image = fat(&files);
+                assert_eq!(bytes(&image), Ok(expected));
+                image.extend(b"behind it");
+                assert_eq!(bytes(&image), Ok(expected));
+                for cut in 4..fat(&files).len() {
+                    assert_eq!(bytes(&image[..cut]), Err(CuResult::INVALID_IMAGE));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn fat_binaries_that_lie_are_refused() {
+        let wrapper = [u64::from(fatbin::WRAPPER) | 1 << 32, 0x1000, 0];
+        let wrapper = wrapper.map(u64::to_le_bytes).concat();
+        assert_eq!(bytes(&wrapper), Err(CuResult::INVALID_IMAGE));
+        let text = b".global .b8 big[4096];";
+        for packed in [Packed::Lz4, Packed::Zstd] {
+            let claiming = |claimed| file_claiming(fatbin::PTX, 75, packed, text, claimed);
+            let image = |claimed| fat(&[claiming(claimed)]);
+            assert_eq!(bytes(&image(text.len() as u64)), Ok(4096));
+            for claimed in [0, 1, 100, 1 << 29] {
+                assert_eq!(
+                    bytes(&image(claimed)),
+                    Err(CuResult::INVALID_IMAGE),
+                    "{claimed}"
+                );
+            }
+            for claimed in [UNPACK_LIMIT + 1, u64::MAX] {
+                assert_eq!(
+                    bytes(&image(claimed)),
+                    Err(CuResult::OUT_OF_MEMORY),
+                    "{claimed}"
+                );
+            }
+            // Each may be so large, but not all of them.
+            let zeros = vec![b' '; 1 << 20];
+            let many = |count: u64| {
+                let mut files = vec![file(fatbin::PTX, 75, packed, &zeros); count as usize];
+                files.push(claiming(UNPACK_LIMIT - (3 << 20)));
+                bytes(&fat(&files))
+            };
+            assert_eq!(many(3), Err(CuResult::INVALID_IMAGE));
+            assert_eq!(many(4), Err(CuResult::OUT_OF_MEMORY));
         }
     }
 
@@ -231,11 +355,27 @@ mod tests {
         /// Any bytes are read to their end.
         #[test]
         fn any_bytes(image in proptest::collection::vec(any::<u8>(), 0..300), text in "[.globaluv4, \\[\\]{};=\"/*0-9xb\\n]{0,200}") {
-            bytes(&image);
-            bytes(text.as_bytes());
+            let _ = bytes(&image);
+            let _ = bytes(text.as_bytes());
             let mut elf = b"\x7fELF".to_vec();
             elf.extend_from_slice(&image);
-            bytes(&elf);
+            let _ = bytes(&elf);
+        }
+
+        /// So is a fat binary with any changes.
+        #[test]
+        fn any_fat_binary(
+            texts in proptest::collection::vec(("[.globalb8 x\\[\\];0-9]{0,100}", 0usize..3), 0..4),
+            changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..6),
+        ) {
+            let files: Vec<_> = texts.iter().map(|(text, packed)| file(fatbin::PTX, 75, PACKED[*packed], text.as_bytes())).collect();
+            let mut image = fat(&files);
+            prop_assert!(bytes(&image).is_ok());
+            for (at, byte) in changes {
+                let at = at.index(image.len());
+                image[at] = byte;
+            }
+            let _ = bytes(&image);
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use anyhow::{Context, Result, bail};
 use cuda_abi::{CuResult, Driver, Handle};
+use fatbin::write::{Packed, fat, file};
 use std::ffi::CString;
 use std::io::BufRead;
 use std::ptr::null_mut;
@@ -100,15 +101,22 @@ fn main() -> Result<()> {
                 ]);
                 println!("{status} {again} {whole}");
             }
-            // A module with a variable of this size.
+            // A module with a variable of this size: as text, or in a fat binary as it is, by LZ4, by zstd.
             "module" => {
                 let text = format!(
                     ".version 8.0\n.target sm_50\n.address_size 64\n.global .align 4 .b8 x[{first}];\n\
                      .visible .entry k()\n{{\n ret;\n}}\n"
                 );
-                let text = CString::new(text)?;
+                let image = CString::new(text)?.into_bytes_with_nul();
+                let in_fat = |packed| fat(&[file(fatbin::PTX, 50, packed, &image)]);
+                let image = match numbers.get(1) {
+                    None => image,
+                    Some(0) => in_fat(Packed::Not),
+                    Some(1) => in_fat(Packed::Lz4),
+                    Some(_) => in_fat(Packed::Zstd),
+                };
                 let mut module: Handle = null_mut();
-                let status = cu!(cuda, cuModuleLoadData(&mut module, text.as_ptr().cast()));
+                let status = cu!(cuda, cuModuleLoadData(&mut module, image.as_ptr().cast()));
                 println!("{status}");
             }
             "limit" => {
