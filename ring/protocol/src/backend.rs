@@ -27,6 +27,9 @@ pub struct Probed {
     pub memory: u64,
     /// Its compute capability: major, minor.
     pub capability: (u32, u32),
+    /// Bytes of its memory that a context takes; 0 where that cannot be told.
+    #[serde(default)]
+    pub context: u64,
 }
 
 messages! {

@@ -18,7 +18,7 @@ use xen::Extent;
 /// First word of a quota: "VGPQ".
 pub const MAGIC: u32 = u32::from_le_bytes(*b"VGPQ");
 /// The version of a quota's layout.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Workers that a domain can have.
 pub const SLOTS: u32 = 1024;
 /// GPUs that a domain can see.
@@ -57,6 +57,7 @@ struct Page {
     reserved: AtomicU32,
     limits: [AtomicU64; GPUS],
     bounds: [AtomicU64; GPUS],
+    contexts: [AtomicU64; GPUS],
     each: [Slot; SLOTS as usize],
 }
 
@@ -138,6 +139,13 @@ impl QuotaBack {
     pub fn set_bound(&self, gpu: usize, bytes: Option<u64>) {
         if let Some(bound) = self.page.bounds.get(gpu) {
             bound.store(bytes.unwrap_or(UNLIMITED), Ordering::Relaxed);
+        }
+    }
+
+    /// Says what each context of a GPU that the domain sees counts, in bytes.
+    pub fn set_context(&self, gpu: usize, bytes: u64) {
+        if let Some(context) = self.page.contexts.get(gpu) {
+            context.store(bytes, Ordering::Relaxed);
         }
     }
 
@@ -224,6 +232,12 @@ impl QuotaWorker {
     pub fn bound(&self, gpu: usize) -> Option<u64> {
         let bound = self.page.bound(gpu);
         (bound != UNLIMITED).then_some(bound)
+    }
+
+    /// What a context of a GPU counts, in bytes.
+    pub fn context(&self, gpu: usize) -> u64 {
+        let context = self.page.contexts.get(gpu);
+        context.map_or(0, |context| context.load(Ordering::Relaxed))
     }
 
     /// What the domain holds of a GPU, in bytes.
@@ -364,6 +378,9 @@ mod tests {
         assert_eq!(a.reserve(0, u64::MAX), Err(OverQuota));
         a.release(0, u64::MAX);
         assert_eq!(a.used(0), 0);
+        back.set_context(1, 300);
+        back.set_context(GPUS, 400);
+        assert_eq!((a.context(0), a.context(1), a.context(GPUS)), (0, 300, 0));
         // No such GPU: nothing to count.
         a.reserve(GPUS, 1).unwrap();
         a.release(usize::MAX, 1);

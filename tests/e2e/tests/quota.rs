@@ -185,6 +185,59 @@ fn memory_in_stream_order_and_of_contexts_counts() -> Result<()> {
 }
 
 #[test]
+fn contexts_count() -> Result<()> {
+    let environment = [
+        ("SOFTCUDA_MEMORY", "64M"),
+        ("SOFTCUDA_CONTEXT_MEMORY", "4M"),
+    ];
+    let mut host = Host::start_in(&Bundle::find()?, Driver::Softcuda, &[], &environment)?;
+    let guest = host.guest_described("small", "memory = \"10M\"\n")?;
+    let other = host.guest("other")?;
+    let mut free = Program::start(&host, &other)?;
+    ensure!(free.info()? == (60 * MIB, 64 * MIB), "{:?}", free.info()?);
+
+    let mut a = Program::start(&host, &guest)?;
+    let see = |a: &mut Program, left: u64| -> Result<()> {
+        let info = a.info()?;
+        ensure!(info == (left * MIB, 10 * MIB), "{info:?}");
+        let told = host.xl_vgpu(&["stats", "--json"])?.success()?;
+        let stats: Value = serde_json::from_str(&told)?;
+        let domains = stats["gpus"][0]["domains"].as_array().context("none")?;
+        let used =
+            |name: &str| domains.iter().find(|it| it["domain"] == name)?["memory_used"].as_u64();
+        ensure!(used("small") == Some((10 - left) * MIB), "{told}");
+        ensure!(used("other") == Some(4 * MIB), "{told}");
+        Ok(())
+    };
+    see(&mut a, 6)?;
+    ensure!(a.results("context")? == [OK]);
+    see(&mut a, 2)?;
+    // There is no room for a third, whatever its kind and its process.
+    ensure!(a.results("context")? == [FULL] && a.results("retain")? == [FULL]);
+    ensure!(Program::start(&host, &guest).is_err(), "it has a context");
+    see(&mut a, 2)?;
+    ensure!(a.results("destroy")? == [OK]);
+    see(&mut a, 6)?;
+    // A primary context counts once, until the last release or a reset.
+    ensure!(a.results("release")? == ["CUDA_ERROR_INVALID_CONTEXT"]);
+    ensure!(a.results("retain")? == [OK] && a.results("retain")? == [OK]);
+    see(&mut a, 2)?;
+    ensure!(a.results("release")? == [OK]);
+    see(&mut a, 2)?;
+    ensure!(a.results("release")? == [OK]);
+    see(&mut a, 6)?;
+    ensure!(a.results("retain")? == [OK]);
+    see(&mut a, 2)?;
+    ensure!(a.results("reset")? == [OK]);
+    see(&mut a, 6)?;
+    // What others have is no room either.
+    ensure!(a.alloc(6 * MIB)? == OK && a.results("context")? == [FULL]);
+    ensure!(a.results("renew")? == [OK, OK]);
+    see(&mut a, 6)?;
+    Ok(())
+}
+
+#[test]
 fn a_changed_file_holds_while_programs_run() -> Result<()> {
     let mut host = host(1)?;
     let guest = host.guest_described("web", "memory = \"8M\"\nchannels = 1\n")?;

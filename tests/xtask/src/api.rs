@@ -141,9 +141,9 @@ fn nvml_table() -> String {
          do not share one. So a program that asks NVML and then forks can use CUDA in the child, as it can with NVIDIA's \
          libraries; a program that uses both has two of its domain's channels. A forked child, and a monitor whose \
          channel has ended, get a new one with their next call.\n\n\
-         Memory is what all programs of the domain have allocated together, out of its quota, or out of the whole device where it \
-         has none. What the driver takes for contexts and code is not counted, and without a quota other domains may have \
-         what is shown as free: `cuMemGetInfo` knows. Utilisation is the domain's part of the device's last second, \
+         Memory is what all programs of the domain have together, out of its quota, or out of the whole device where it \
+         has none. Each context counts what contexts take there, what the driver takes for code does not count, and without a \
+         quota other domains may have what is shown as free: `cuMemGetInfo` knows. Utilisation is the domain's part of the device's last second, \
          as the scheduler accounts it, for kernels and for copies. No channel needs a context for any of this, so a monitor takes \
          no device memory.\n\n\
          A handle is good for as long as its device has the same index. Any text of a UUID or PCI address that NVML or \

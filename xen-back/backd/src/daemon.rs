@@ -218,11 +218,13 @@ fn probe(launcher: &Launcher, placement: &Placement, end: &Wake) {
             Ok(gpus) => {
                 for (number, gpu) in gpus.iter().enumerate() {
                     let memory = size_text(gpu.memory);
+                    let context = size_text(gpu.context);
                     tracing::info!(
                         gpu = number,
                         uuid = gpu.uuid,
                         name = gpu.name,
                         memory,
+                        context,
                         "found"
                     );
                 }

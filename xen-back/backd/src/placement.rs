@@ -38,6 +38,8 @@ struct State {
     sharing: Sharing,
     /// The threads of the GPUs, by number. One without a name as long as the GPUs are not known.
     gpus: Vec<Arc<gpu::Gpu>>,
+    /// What a context takes on each, in bytes.
+    contexts: Vec<u64>,
     /// What each GPU was told last of each domain on it.
     told: BTreeMap<(usize, DomainId), Share>,
 }
@@ -105,6 +107,7 @@ impl Placement {
                 seats: BTreeMap::new(),
                 sharing,
                 gpus: Vec::new(),
+                contexts: Vec::new(),
                 told: BTreeMap::new(),
             }),
             account,
@@ -150,6 +153,7 @@ impl Placement {
         });
         let mut state = lock(&self.state);
         state.known = Known::Found;
+        state.contexts = probed.iter().map(|gpu| gpu.context).collect();
         let late = state.admission.found(gpus.collect());
         for gpu in probed.iter().skip(state.gpus.len()) {
             state.start(&gpu.name);
@@ -162,6 +166,7 @@ impl Placement {
         for seat in &late {
             if let Some(admitted) = &mut *lock(&seat.admitted) {
                 (admitted.gpus, admitted.visible) = state.place(seat.domid);
+                seat.count_contexts(&state, &admitted.gpus);
             }
         }
         // Before the seats, whose ends want the lock.
@@ -355,6 +360,7 @@ impl Seat {
         // Whatever a predecessor of the same number was.
         state.told.retain(|(_, there), _| *there != id(self.domid));
         state.tell(&gpus);
+        self.count_contexts(&state, &gpus);
         *admitted = Some(Admitted {
             gpus,
             visible,
@@ -406,6 +412,14 @@ impl Seat {
     /// What the domain asks for, if that is known.
     pub fn wish(&self) -> Option<Description> {
         lock(&self.wish).clone().ok()
+    }
+
+    /// Tells its workers what a context counts on each of its GPUs.
+    fn count_contexts(&self, state: &State, gpus: &[usize]) {
+        for (ordinal, gpu) in gpus.iter().enumerate() {
+            let bytes = state.contexts.get(*gpu).copied().unwrap_or(0);
+            self.quota.set_context(ordinal, bytes);
+        }
     }
 
     fn limit(&self, wish: &Description) {
@@ -504,8 +518,17 @@ mod tests {
             name: "test".into(),
             memory: *memory,
             capability: (8, 0),
+            context: number as u64 * 1000,
         };
         memory.iter().enumerate().map(probed).collect()
+    }
+
+    /// What workers are told that a context takes on the first GPU.
+    fn context_of(seat: &Seat) -> u64 {
+        let slot = seat.quota().take_slot().unwrap();
+        let mut fds = Vec::new();
+        let wire = seat.quota().put(slot, &mut fds);
+        QuotaWorker::take(&wire, &fds).unwrap().context(0)
     }
 
     fn sure(guaranteed: u32, memory: u64) -> Result<Description, String> {
@@ -754,7 +777,10 @@ mod tests {
         assert!(why.ends_with("the driver is broken"), "{why}");
         placement.found(&gpus(&[1 << 30, 1 << 30]));
         assert_eq!(plain.visible().as_deref(), Some("GPU-0"));
+        // The other has the other, and is told what a context takes there.
         assert_eq!(sure.enter(), Entry::Yes);
+        assert_eq!((plain.gpus(), sure.gpus()), (vec![0], vec![1]));
+        assert_eq!((context_of(&plain), context_of(&sure)), (0, 1000));
         assert_eq!(broken.enter(), Entry::Refused("x.toml is wrong".into()));
     }
 }

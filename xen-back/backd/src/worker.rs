@@ -97,8 +97,8 @@ pub enum ProbeError {
     Silent(String),
 }
 
-/// How long a driver may take to tell its devices.
-const PROBE_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a driver may take to tell its devices, and to make contexts on each.
+const PROBE_PATIENCE: Duration = Duration::from_secs(60);
 /// Most bytes of its answer.
 const PROBE_LIMIT: usize = 64 << 10;
 

@@ -5,7 +5,7 @@ use crate::api::Described;
 use crate::driver::{self, Driver};
 use crate::exec::texture::TextureTable;
 use crate::exec::{GRANULE, Runtime, WORKSPACE_BYTES};
-use crate::memory::{Allocation, Home, Owner, Purpose};
+use crate::memory::{Allocation, Charge, Home, Owner, Purpose};
 use cuda_abi::CuResult;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -60,6 +60,8 @@ pub struct Context {
     pub runtime: Runtime,
     /// Address of the memory through which the blocks of cooperative launches wait for each other.
     workspace: Mutex<Option<u64>>,
+    /// What it takes itself of its device's memory.
+    charge: Mutex<Option<Charge>>,
     limits: [AtomicUsize; LIMITS.len()],
     /// The first asynchronous error, 0 if there was none.
     fault: AtomicU32,
@@ -79,6 +81,7 @@ impl Context {
         Arc::new(Context {
             runtime: Runtime::new(timeout),
             workspace: Mutex::new(None),
+            charge: Mutex::new(None),
             id,
             handle,
             device,
@@ -93,6 +96,25 @@ impl Context {
             fault: AtomicU32::new(0),
             alive: AtomicBool::new(true),
         })
+    }
+
+    /// Takes what contexts take of its device's memory.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_OUT_OF_MEMORY if the device has not that much.
+    pub fn take_memory(&self, driver: &Driver) -> Result<(), CuResult> {
+        let charge = driver.memory.charge(self.device, driver.context_memory)?;
+        *self.charge() = Some(charge);
+        Ok(())
+    }
+
+    /// Gives it back.
+    pub fn give_memory(&self) {
+        *self.charge() = None;
+    }
+
+    fn charge(&self) -> MutexGuard<'_, Option<Charge>> {
+        self.charge.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes what the program said of a texture or surface object.
@@ -276,9 +298,11 @@ impl Primary {
     }
 
     /// Counts a user; the context's handle.
-    pub fn retain(&self, driver: &Driver) -> u64 {
+    ///
+    /// # Errors
+    /// CUDA_ERROR_OUT_OF_MEMORY if the device has no room for the context.
+    pub fn retain(&self, driver: &Driver) -> Result<u64, CuResult> {
         let mut state = self.state();
-        state.users += 1;
         if state.context.is_none() {
             let id = driver.contexts.number();
             let context = Context::new(
@@ -289,10 +313,12 @@ impl Primary {
                 true,
                 driver.timeout,
             );
+            context.take_memory(driver)?;
             driver.contexts.insert(self.handle, Arc::clone(&context));
             state.context = Some(context);
         }
-        self.handle
+        state.users += 1;
+        Ok(self.handle)
     }
 
     /// Counts a user less.

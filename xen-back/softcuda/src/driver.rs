@@ -37,6 +37,8 @@ pub struct Driver {
     pub engines: Engines,
     /// How long a launch may take.
     pub timeout: Option<Duration>,
+    /// Bytes of its device's memory that a context takes.
+    pub context_memory: u64,
     /// Live contexts.
     pub contexts: Table<cuda_abi::Context, Context>,
     /// Live streams.
@@ -176,6 +178,7 @@ impl Driver {
             memory: Memory::reserve(devices.len(), settings.memory, ram & !0xfff)?,
             engines: Engines::new(devices.iter().map(|device| device.index).collect(), turns),
             timeout: settings.timeout,
+            context_memory: settings.context_memory,
             devices,
             primaries,
             contexts,
@@ -229,6 +232,7 @@ impl Driver {
             .remove_if(|array| array.context().id == context.id);
         self.memory.release_context(context.handle);
         self.engines.remove_context(context.id);
+        context.give_memory();
     }
 }
 

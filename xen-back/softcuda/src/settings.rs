@@ -1,6 +1,6 @@
-//! What the environment says about the devices: `SOFTCUDA_MEMORY`, `SOFTCUDA_DEVICES`,
-//! `SOFTCUDA_ENGINE`, `SOFTCUDA_TIMEOUT` and `CUDA_VISIBLE_DEVICES`, read once by cuInit. A value that
-//! makes no sense is an error that names the variable; it must never be replaced by a default in silence.
+//! What the environment says about the devices: `SOFTCUDA_MEMORY`,
+//! `SOFTCUDA_CONTEXT_MEMORY`, `SOFTCUDA_DEVICES`, `SOFTCUDA_ENGINE`, `SOFTCUDA_TIMEOUT` and
+//! `CUDA_VISIBLE_DEVICES`, read once by cuInit. A value that makes no sense is an error that names the variable; it must never be replaced by a default in silence.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -40,6 +40,11 @@ pub enum SettingsError {
         "SOFTCUDA_MEMORY={0:?} is not a device's memory size: write bytes or K, M, G, T, from 1M to 4T, as in SOFTCUDA_MEMORY=512M"
     )]
     Memory(String),
+    /// Not a size that a context can have.
+    #[error(
+        "SOFTCUDA_CONTEXT_MEMORY={0:?} is not what a context can take: write bytes or K, M, G, T, from 1M to 4T, as in SOFTCUDA_CONTEXT_MEMORY=300M"
+    )]
+    ContextMemory(String),
     /// Not a time.
     #[error(
         "SOFTCUDA_TIMEOUT={0:?} is not a time: write seconds above 0, as in SOFTCUDA_TIMEOUT=10 or SOFTCUDA_TIMEOUT=0.5"
@@ -65,6 +70,8 @@ pub enum SettingsError {
 pub struct Settings {
     /// Bytes of memory of each device.
     pub memory: u64,
+    /// Bytes of its device's memory that a context takes.
+    pub context_memory: u64,
     /// Number of devices, before `CUDA_VISIBLE_DEVICES`.
     pub devices: usize,
     /// How long a launch may take; `None` for as long as it likes.
@@ -92,6 +99,10 @@ impl Settings {
         let memory = match variable("SOFTCUDA_MEMORY") {
             Some(text) => size(&text).ok_or(SettingsError::Memory(text))?,
             None => (ram / 4).clamp(MIN_MEMORY, MAX_MEMORY),
+        };
+        let context_memory = match variable("SOFTCUDA_CONTEXT_MEMORY") {
+            Some(text) => size(&text).ok_or(SettingsError::ContextMemory(text))?,
+            None => 0,
         };
         let devices = match variable("SOFTCUDA_DEVICES") {
             Some(text) => text
@@ -127,6 +138,7 @@ impl Settings {
             engine,
             timeout,
             memory: memory & !0xfff,
+            context_memory,
             devices,
             cache: cache_folder(&variable),
             cache_size,
@@ -246,6 +258,20 @@ mod tests {
                 Err(SettingsError::Memory(text.to_owned()))
             );
         }
+    }
+
+    #[test]
+    fn contexts_take_what_is_said() {
+        let read = |text: Option<&'static str>| {
+            let variable = |name: &str| text.filter(|_| name == "SOFTCUDA_CONTEXT_MEMORY");
+            Settings::read(|name| variable(name).map(str::to_owned), 8 << 30)
+        };
+        assert_eq!(read(None).unwrap().context_memory, 0);
+        assert_eq!(read(Some("300M")).unwrap().context_memory, 300 << 20);
+        assert_eq!(
+            read(Some("much")),
+            Err(SettingsError::ContextMemory("much".to_owned()))
+        );
     }
 
     #[test]

@@ -445,62 +445,111 @@ impl Executor {
         })
     }
 
+    /// Counts what the driver takes for a context that is about to be made.
+    fn reserve_context(&self, context: Id<Context>, device: i32) -> Answer<Option<Reservation>> {
+        Context::check_free(&self.tables, context)?;
+        let place = MemoryPlace {
+            context: context.0,
+            gpu: ordinal(device),
+        };
+        let reserved = self.memory.reserve_context(&self.driver, place);
+        if reserved.is_err() {
+            tracing::warn!(
+                device,
+                "the domain's memory quota has no room for a context"
+            );
+        }
+        reserved
+    }
+
+    /// The driver has made it.
+    fn context_came(
+        &mut self,
+        context: Id<Context>,
+        native: Native,
+        device: i32,
+        reserved: Option<Reservation>,
+    ) -> Answer<()> {
+        Context::insert(&mut self.tables, context, context.0, native)?;
+        self.devices.insert(context.0, ordinal(device));
+        self.meter.came(context.0, native, device);
+        if let Some(reserved) = reserved {
+            reserved.hold(Held::Context);
+        }
+        Ok(())
+    }
+
     fn primary_retain(&mut self, r: request::PrimaryRetain) -> Answer<()> {
+        let known = Context::find(&self.tables, r.context).ok();
+        let reserved = match known {
+            Some(_) => None,
+            None => self.reserve_context(r.context, r.device)?,
+        };
         let mut native: Handle = ptr::null_mut();
         // SAFETY: the place outlives the call.
         unsafe { self.driver.cuDevicePrimaryCtxRetain(&mut native, r.device) }.ok()?;
+        let native = Native::from(native);
+        if known.is_some_and(|known| known != native) {
+            // Nor may it stay, as it is not counted.
+            // SAFETY: it was retained just now.
+            unsafe { self.driver.cuDevicePrimaryCtxRelease_v2(r.device) }.ok()?;
+            return Err(CuResult::INVALID_CONTEXT);
+        }
         let retained = self.retained.entry(r.device).or_default();
         *retained = retained.saturating_add(1);
-        match Context::find(&self.tables, r.context) {
-            Ok(known) if known == Native::from(native) => Ok(()),
-            Ok(_) => Err(CuResult::INVALID_CONTEXT),
-            Err(_) => {
-                Context::insert(&mut self.tables, r.context, r.context.0, native.into())?;
-                self.devices.insert(r.context.0, ordinal(r.device));
-                self.meter.came(r.context.0, native.into(), r.device);
-                Ok(())
-            }
+        match known {
+            Some(_) => Ok(()),
+            None => self.context_came(r.context, native, r.device, reserved),
         }
     }
 
     fn primary_release(&mut self, r: request::PrimaryRelease) -> Answer<()> {
         let native = self.primary(r.device)?;
         let retained = self.retained.get(&r.device).copied().unwrap_or(0);
-        if retained <= 1 {
+        if let Some(native) = native
+            && retained <= 1
+        {
             self.meter.forget(native);
         }
         // SAFETY: an ordinal by value; the driver checks it.
         unsafe { self.driver.cuDevicePrimaryCtxRelease_v2(r.device) }.ok()?;
         self.retained.insert(r.device, retained.saturating_sub(1));
-        let mut state = (0, 0);
-        // SAFETY: both places outlive the call.
-        unsafe {
-            self.driver
-                .cuDevicePrimaryCtxGetState(r.device, &mut state.0, &mut state.1)
-        }
-        .ok()?;
-        if state.1 == 0 {
+        if let Some(native) = native
+            && !self.is_active(r.device)?
+        {
             self.native_gone(native);
         }
         Ok(())
     }
 
-    /// The driver's handle of a device's primary context.
-    fn primary(&self, device: i32) -> Answer<Native> {
+    fn is_active(&self, device: i32) -> Answer<bool> {
+        let state = self.primary_state(request::PrimaryState { device })?;
+        Ok(state.active != 0)
+    }
+
+    /// The driver's handle of a device's primary context. One that is not active is not made for that.
+    fn primary(&self, device: i32) -> Answer<Option<Native>> {
+        if !self.is_active(device)? {
+            return Ok(None);
+        }
         let mut native: Handle = ptr::null_mut();
         // SAFETY: the place outlives the call; the reference is given back below.
         unsafe { self.driver.cuDevicePrimaryCtxRetain(&mut native, device) }.ok()?;
         // SAFETY: it was retained just now.
         unsafe { self.driver.cuDevicePrimaryCtxRelease_v2(device) }.ok()?;
-        Ok(native.into())
+        Ok(Some(native.into()))
     }
 
     fn primary_reset(&mut self, r: request::PrimaryReset) -> Answer<()> {
         let native = self.primary(r.device)?;
-        self.meter.forget(native);
+        if let Some(native) = native {
+            self.meter.forget(native);
+        }
         // SAFETY: an ordinal by value.
         unsafe { self.driver.cuDevicePrimaryCtxReset_v2(r.device) }.ok()?;
-        self.native_gone(native);
+        if let Some(native) = native {
+            self.native_gone(native);
+        }
         Ok(())
     }
 
@@ -546,14 +595,12 @@ impl Executor {
     }
 
     fn context_create(&mut self, r: request::ContextCreate) -> Answer<()> {
-        Context::check_free(&self.tables, r.context)?;
+        let reserved = self.reserve_context(r.context, r.device)?;
         let mut native: Handle = ptr::null_mut();
         self.meter.pause();
         // SAFETY: the place outlives the call.
         unsafe { self.driver.cuCtxCreate_v2(&mut native, r.flags, r.device) }.ok()?;
-        Context::insert(&mut self.tables, r.context, r.context.0, native.into())?;
-        self.devices.insert(r.context.0, ordinal(r.device));
-        self.meter.came(r.context.0, native.into(), r.device);
+        self.context_came(r.context, native.into(), r.device, reserved)?;
         // The driver made it current in this thread.
         self.current = r.context.0;
         Ok(())

@@ -34,6 +34,8 @@ pub enum Held {
     Limit(i32),
     /// A module's variables.
     Module(u32),
+    /// What the driver takes for the context itself.
+    Context,
 }
 
 #[derive(Debug)]
@@ -179,6 +181,21 @@ impl Memory {
             place,
             bytes: counted,
         })
+    }
+
+    /// The same for a context that is about to be made; none where contexts take nothing.
+    ///
+    /// # Errors
+    /// As [`Memory::reserve`].
+    pub fn reserve_context(
+        self: &Arc<Self>,
+        driver: &Driver,
+        place: Place,
+    ) -> Result<Option<Reservation>, CuResult> {
+        match self.quota.context(place.gpu) {
+            0 => Ok(None),
+            bytes => self.reserve(driver, place, bytes).map(Some),
+        }
     }
 
     /// The same for an allocation in stream order: it may have what the same stream freed before, as the

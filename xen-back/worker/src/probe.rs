@@ -1,8 +1,9 @@
-//! `vgpu-worker --probe`: which devices the driver has, for vgpu-backd. It runs in a process of its own, as the
+//! `vgpu-worker --probe`: which devices the driver has and what a context takes, for vgpu-backd. It runs in a process of its own, as the
 //! workers do, because a driver may take its process along. Must never serve anybody.
 
-use cuda_abi::{CuResult, Driver, LoadError, Uuid, uuid_text};
+use cuda_abi::{CuResult, Driver, Handle, LoadError, Uuid, uuid_text};
 use std::path::{Path, PathBuf};
+use std::ptr;
 use vgpu_protocol::backend::Probed;
 
 /// Why the driver does not tell.
@@ -89,9 +90,41 @@ pub fn devices(path: &Path) -> Result<Vec<Probed>, ProbeError> {
             name: String::from_utf8_lossy(&name.collect::<Vec<u8>>()).into_owned(),
             memory: memory as u64,
             capability: (attribute(MAJOR)?, attribute(MINOR)?),
+            context: context_bytes(&driver, device),
         });
     }
     Ok(devices)
+}
+
+/// What a context takes of a device's memory, in bytes: what is free less with one more context than before. Others
+/// may take and give back at the same time, so it is asked three times, and the middle answer counts. 0 where there
+/// is no answer.
+fn context_bytes(driver: &Driver, device: i32) -> u64 {
+    // What is free is told to contexts only.
+    let in_context = |work: &dyn Fn() -> Option<u64>| {
+        let mut context: Handle = ptr::null_mut();
+        // SAFETY: the place outlives the call.
+        if !unsafe { driver.cuCtxCreate_v2(&mut context, 0, device) }.is_ok() {
+            return None;
+        }
+        let told = work();
+        // SAFETY: it is this function's own, and the last that was made current: the one before is current again.
+        let _ = unsafe { driver.cuCtxDestroy_v2(context) };
+        told
+    };
+    let free = || {
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: both places outlive the call.
+        let told = unsafe { driver.cuMemGetInfo_v2(&mut free, &mut total) }.is_ok();
+        told.then_some(free as u64)
+    };
+    let less = || Some(free()?.saturating_sub(in_context(&free)?));
+    let middle = || {
+        let mut answers = [less()?, less()?, less()?];
+        answers.sort_unstable();
+        Some(answers[1])
+    };
+    in_context(&middle).unwrap_or(0)
 }
 
 /// `CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR`.

@@ -43,6 +43,7 @@ fn main() -> Result<()> {
         ready("cuStreamCreate", cu!(cuda, cuStreamCreate(stream, 1)))?;
     }
     let mut held: Vec<u64> = Vec::new();
+    let mut contexts: Vec<Handle> = Vec::new();
     println!("ready");
     for line in std::io::stdin().lock().lines() {
         let line = line?;
@@ -119,6 +120,26 @@ fn main() -> Result<()> {
                 let status = cu!(cuda, cuModuleLoadData(&mut module, image.as_ptr().cast()));
                 println!("{status}");
             }
+            // One more context; the first stays current.
+            "context" => {
+                let mut more: Handle = null_mut();
+                let status = cu!(cuda, cuCtxCreate_v2(&mut more, 0, 0));
+                if status.is_ok() {
+                    contexts.push(more);
+                    ready("cuCtxSetCurrent", cu!(cuda, cuCtxSetCurrent(context)))?;
+                }
+                println!("{status}");
+            }
+            "destroy" => {
+                let more = contexts.pop().unwrap_or(null_mut());
+                println!("{}", cu!(cuda, cuCtxDestroy_v2(more)));
+            }
+            "retain" => {
+                let mut primary: Handle = null_mut();
+                println!("{}", cu!(cuda, cuDevicePrimaryCtxRetain(&mut primary, 0)));
+            }
+            "release" => println!("{}", cu!(cuda, cuDevicePrimaryCtxRelease_v2(0))),
+            "reset" => println!("{}", cu!(cuda, cuDevicePrimaryCtxReset_v2(0))),
             "limit" => {
                 let value = numbers.get(1).copied().unwrap_or_default() as usize;
                 println!("{}", cu!(cuda, cuCtxSetLimit(first as i32, value)));

@@ -32,6 +32,7 @@ pub unsafe fn cuCtxCreate_v2(context: *mut Handle, flags: u32, device: i32) -> C
         }
         let handle = driver.contexts.number();
         let context = Context::new(handle, handle, device, flags, false, driver.timeout);
+        context.take_memory(driver)?;
         with_stack(|stack| stack.push(Arc::clone(&context)))?;
         driver.contexts.insert(handle, context);
         out.set(handle as Handle);

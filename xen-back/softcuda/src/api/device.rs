@@ -122,7 +122,7 @@ pub unsafe fn cuDevicePrimaryCtxRetain(context: *mut Handle, device: i32) -> CuR
         // SAFETY: the C function's contract.
         let out = unsafe { Out::new(context) }?;
         let device = device_index(driver, device)?;
-        out.set(driver.primaries[device].retain(driver) as Handle);
+        out.set(driver.primaries[device].retain(driver)? as Handle);
         Ok(())
     })
 }
