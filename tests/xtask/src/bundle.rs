@@ -1,7 +1,7 @@
 //! `cargo xtask bundle`: the product as it is installed, under target/xen-vgpu: one folder for a guest and one for
 //! the backend domain. It builds and copies; it installs nothing.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -109,7 +109,8 @@ pub fn run(_: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Builds the product as users run it, and lays it out anew.
+/// Builds the product as users run it, and lays it out anew. Whoever uses what is there already sees all of the old or
+/// all of the new, and two that build at once wait for each other.
 pub fn build() -> Result<Bundle> {
     let packages: Vec<_> = PARTS
         .iter()
@@ -117,10 +118,14 @@ pub fn build() -> Result<Bundle> {
         .chain([SAMPLES.0])
         .collect();
     let built = cargo_build(&packages)?;
-    let folder = target_folder()?.join("xen-vgpu");
-    if folder.exists() {
-        fs::remove_dir_all(&folder)
-            .with_context(|| format!("removing the old {}", folder.display()))?;
+    let last = target_folder()?.join("xen-vgpu");
+    let [folder, old, lock] = ["new", "old", "lock"].map(|kind| last.with_extension(kind));
+    let lock = File::create(&lock).with_context(|| format!("making {}", lock.display()))?;
+    lock.lock().context("waiting for another build's end")?;
+    for left in [&folder, &old] {
+        if left.exists() {
+            fs::remove_dir_all(left).with_context(|| format!("removing {}", left.display()))?;
+        }
     }
     for Part { target, to, .. } in &PARTS {
         let from = find(&built, target)?;
@@ -154,10 +159,17 @@ pub fn build() -> Result<Bundle> {
         let name = from.file_name().context("a file without a name")?;
         copy(&from, &folder.join(to).join(name))?;
     }
+    if last.exists() {
+        fs::rename(&last, &old).with_context(|| format!("renaming {}", last.display()))?;
+    }
+    fs::rename(&folder, &last).with_context(|| format!("making {}", last.display()))?;
+    if old.exists() {
+        fs::remove_dir_all(&old).with_context(|| format!("removing {}", old.display()))?;
+    }
     Ok(Bundle {
-        guest: folder.join("guest"),
-        backend: folder.join("backend"),
-        root: folder,
+        guest: last.join("guest"),
+        backend: last.join("backend"),
+        root: last,
     })
 }
 
