@@ -59,8 +59,8 @@ start_guest() {
     return 1
   fi
   check "$1: runs as a $2 guest" guest wait "$1" "GUEST UP" 240 || { explain_guest "$1"; return 1; }
-  # One that did not survive its first moments in this software CPU was started again, under another domid.
-  domid=$(xl domid "$1")
+  # Its domid says whether it is still the one that was started.
+  check "$1: is there" test "$(xl domid "$1")" = "$domid" || { explain_guest "$1"; return 1; }
 }
 
 # In dom0: explain_guest NAME: what Xen knows of a guest that did not do what it should have: whether its processor runs,

@@ -66,6 +66,9 @@ config() { # NAME TYPE [MEM_MIB] [XL_LINE...]
     echo "memory = $memory"
     echo "vcpus = 1"
     echo "on_crash = \"destroy\""
+    # QEMU's clock is the same on all processors, but does not say so: Xen would emulate every look at it, which is slow,
+    # and at which PVH guests triple-fault now and then.
+    echo "tsc_mode = \"native\""
     if [ "$type" = hvm ]; then
       # The device model places kernel and file system in the guest's memory itself; the firmware gets only the
       # kernel's set-up code, told the size of the file system. No graphics, and not nographic=1 either: with that
