@@ -22,7 +22,7 @@ use xen::Extent;
 /// First word of a gate: "VGPG".
 pub const MAGIC: u32 = u32::from_le_bytes(*b"VGPG");
 /// The version of a gate's layout.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Reports that fit in a gate.
 pub const REPORTS: u32 = 256;
 /// How old shares may be before they count as none, in nanoseconds.
@@ -120,6 +120,8 @@ struct WorkWords {
     pieces: AtomicU32,
     begun: AtomicU64,
     done: AtomicU64,
+    placed: AtomicU64,
+    entered: AtomicU32,
 }
 
 #[repr(C, align(64))]
@@ -278,6 +280,23 @@ impl GateBack {
         // In this order: what ends between the two looks makes the counts differ, never agree.
         let done = work.done.load(Ordering::SeqCst);
         done == work.begun.load(Ordering::SeqCst)
+    }
+
+    /// Whether the device has the work of a turn that was granted, or all that was begun without one: work that is let
+    /// on afterwards comes behind it. A worker that lies may never say so.
+    pub fn has_entered(&self, engine: Engine, turn: Option<u32>) -> bool {
+        let work = self.page.work(engine);
+        match turn {
+            // Whoever has a newer turn had put the work of this one on the device before it asked.
+            Some(turn) => {
+                turn != self.newest(engine) || work.entered.load(Ordering::Acquire) == turn
+            }
+            None => {
+                // In this order: what is begun between the two looks makes the counts differ, never agree.
+                let placed = work.placed.load(Ordering::SeqCst);
+                placed == work.begun.load(Ordering::SeqCst)
+            }
+        }
     }
 
     /// Sets how much device time the worker puts in a batch while the gate is open.
@@ -450,6 +469,17 @@ impl GateWorker {
         open
     }
 
+    /// The device has a batch that was begun without a turn.
+    pub fn place(&self, engine: Engine) {
+        self.page.work(engine).placed.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The device has the first work of a turn.
+    pub fn enter(&self, engine: Engine, turn: u32) {
+        let word = &self.page.work(engine).entered;
+        word.store(turn, Ordering::Release);
+    }
+
     /// A batch that was begun has ended. Report it first.
     pub fn end(&self, engine: Engine) {
         let page = &*self.page;
@@ -592,6 +622,8 @@ mod tests {
         assert_eq!(offset_of!(WorkWords, pieces), 4);
         assert_eq!(offset_of!(WorkWords, begun), 8);
         assert_eq!(offset_of!(WorkWords, done), 16);
+        assert_eq!(offset_of!(WorkWords, placed), 24);
+        assert_eq!(offset_of!(WorkWords, entered), 32);
         assert_eq!(offset_of!(Page, produced), 320);
         assert_eq!(offset_of!(Page, consumed), 384);
         assert_eq!(offset_of!(Page, reports), 448);
@@ -708,6 +740,35 @@ mod tests {
         back.page.consumed.0.store(REPORTS + 1, Ordering::Relaxed);
         assert!(worker.report(&report()));
         assert_eq!(back.report(1000), Some(report()));
+    }
+
+    #[test]
+    fn what_is_let_on_and_not_on_the_device_yet_is_told_apart() {
+        let (mut back, worker) = pair();
+        let engine = Engine::Compute;
+        back.open();
+        assert!(back.has_entered(engine, None));
+        assert!(worker.begin(engine));
+        assert!(!back.has_entered(engine, None));
+        worker.place(engine);
+        assert!(back.has_entered(engine, None));
+        back.close();
+        // What was not begun after all need not be placed.
+        assert!(!worker.begin(engine));
+        assert!(back.has_entered(engine, None));
+        worker.ask(engine, 1);
+        let turn = back.grant(engine, 1000, 0).number;
+        assert!(!back.has_entered(engine, Some(turn)));
+        worker.enter(engine, turn);
+        assert!(back.has_entered(engine, Some(turn)));
+        // The other engine has its own.
+        worker.ask(Engine::Copy, 1);
+        let other = back.grant(Engine::Copy, 1000, 0).number;
+        assert!(!back.has_entered(Engine::Copy, Some(other)));
+        worker.ask(engine, 1);
+        let next = back.grant(engine, 1000, 0).number;
+        assert!(back.has_entered(engine, Some(turn)));
+        assert!(!back.has_entered(engine, Some(next)));
     }
 
     #[test]

@@ -29,6 +29,8 @@ const QUANTUM: Nanos = MILLISECOND;
 const PATIENCE: Nanos = SECOND;
 /// A scheduler that wants to be asked again at once is asked after so long.
 const PAUSE: Nanos = 20 * MICROSECOND;
+/// Between two looks whether the device has what was let on. Mostly it has at the first.
+const LOOK: Nanos = 100 * MICROSECOND;
 /// Pieces of work of one ask beyond which it is not believed.
 const PIECES: u32 = 4096;
 /// Parts of the second over which shares are shown.
@@ -180,6 +182,9 @@ struct Track {
     flights: BTreeMap<u64, Flight>,
     /// Turns that do not end: the scheduler no longer counts them.
     aside: Vec<Flight>,
+    /// A grant that is given when the device has what was let on before it. Else it could come first, and whoever it
+    /// holds up would be taken for the one that keeps the device.
+    held: Option<Grant>,
 }
 
 impl Track {
@@ -192,6 +197,7 @@ impl Track {
             scheduler: Scheduler::new(policy.make(), settings),
             flights: BTreeMap::new(),
             aside: Vec::new(),
+            held: None,
         }
     }
 
@@ -330,6 +336,7 @@ impl Arbiter {
             track.scheduler.remove(now, id);
             track.flights.retain(|_, flight| flight.domain != id);
             track.aside.retain(|flight| flight.domain != id);
+            track.held = track.held.take().filter(|grant| grant.id != id);
         }
         self.ids.remove(&domid);
         self.domains.remove(&id);
@@ -1030,12 +1037,31 @@ impl Arbiter {
         // Each grant takes an ask away, so that it ends.
         loop {
             let track = of_engine_mut(&mut self.tracks, engine);
-            match track.scheduler.decide(now) {
-                Decision::Run(grant) => self.grant(now, engine, grant),
+            let decision = match track.held.take() {
+                Some(grant) => Decision::Run(grant),
+                None => track.scheduler.decide(now),
+            };
+            match decision {
+                Decision::Run(grant) if self.all_entered(engine) => self.grant(now, engine, grant),
+                Decision::Run(grant) => {
+                    of_engine_mut(&mut self.tracks, engine).held = Some(grant);
+                    return now.saturating_add(LOOK);
+                }
                 Decision::At(at) => return at.max(now.saturating_add(PAUSE)),
                 Decision::Idle => return Nanos::MAX,
             }
         }
+    }
+
+    /// Whether the device has all that was let on an engine, but for what was set aside.
+    fn all_entered(&self, engine: Engine) -> bool {
+        of_engine(&self.tracks, engine)
+            .flights
+            .values()
+            .all(|flight| {
+                let channel = self.channels.get(&flight.channel);
+                channel.is_none_or(|channel| channel.gate.has_entered(engine, flight.turn))
+            })
     }
 
     fn grant(&mut self, now: Nanos, engine: Engine, grant: Grant) {

@@ -95,8 +95,20 @@ impl Bench {
         number
     }
 
+    /// The turn, where it was granted: the device then has its first work.
     fn turn(&self, index: usize, engine: Engine, number: u32) -> Option<Turn> {
-        self.worker(index).turn(engine, number)
+        let turn = self.worker(index).turn(engine, number)?;
+        self.worker(index).enter(engine, number);
+        Some(turn)
+    }
+
+    /// Work goes to the device through the open gate, if it is open.
+    fn begin(&self, index: usize) -> bool {
+        let open = self.worker(index).begin(Engine::Compute);
+        if open {
+            self.worker(index).place(Engine::Compute);
+        }
+        open
     }
 
     /// The device has done a batch: it is reported, with the bell where a worker rings it.
@@ -224,7 +236,7 @@ fn whoever_is_alone_has_an_open_gate_and_is_accounted() {
     bench.report(a, report);
     // Now without a bell.
     for _ in 0..100 {
-        assert!(bench.worker(a).begin(Engine::Compute));
+        assert!(bench.begin(a));
         bench.wait(MILLISECOND);
         let report = bench.batch(Engine::Compute, 0, MILLISECOND, 3);
         bench.report(a, report);
@@ -277,11 +289,11 @@ fn a_newcomer_closes_the_gate_and_waits_for_what_was_begun() {
     let number = bench.ask(a, Engine::Compute, 1);
     let report = bench.batch(Engine::Compute, number, 0, 1);
     bench.report(a, report);
-    assert!(bench.worker(a).begin(Engine::Compute));
+    assert!(bench.begin(a));
     bench.wait(10 * MILLISECOND);
     let theirs = bench.ask(b, Engine::Compute, 1);
     assert!(!bench.worker(a).is_open() && !bench.worker(b).is_open());
-    assert!(!bench.worker(a).begin(Engine::Compute));
+    assert!(!bench.begin(a));
     // What is on the device is expected to end soon: the newcomer may be told ahead of it, never both turns.
     let mine = bench.ask(a, Engine::Compute, 1);
     let turns = |bench: &Bench| {
@@ -505,8 +517,8 @@ fn work_through_an_open_gate_that_does_not_end_holds_nobody_for_long() {
     let number = bench.ask(a, Engine::Compute, 1);
     let report = bench.batch(Engine::Compute, number, 0, 1);
     bench.report(a, report);
-    assert!(bench.worker(a).begin(Engine::Compute));
-    assert!(bench.worker(a).begin(Engine::Compute));
+    assert!(bench.begin(a));
+    assert!(bench.begin(a));
     bench.wait(MILLISECOND);
     let first = bench.ask(b, Engine::Compute, 1);
     bench.wait(MILLISECOND);
@@ -522,11 +534,69 @@ fn work_through_an_open_gate_that_does_not_end_holds_nobody_for_long() {
     bench.domain(1, Share::default());
     let a = bench.channel(1);
     bench.ask(a, Engine::Copy, 1);
-    assert!(bench.worker(a).begin(Engine::Compute));
+    assert!(bench.begin(a));
     bench.wait(SECOND);
     assert!(bench.workers[a].2.reason.get().is_none());
     bench.wait(2 * SECOND);
     assert!(bench.workers[a].2.reason.get().is_some());
+}
+
+#[test]
+fn nobody_is_let_on_before_the_device_has_what_was_let_on_earlier() {
+    let mut bench = Bench::new(PolicyKind::Fair, Some(3 * SECOND));
+    for domid in 1..=2 {
+        bench.domain(domid, Share::default());
+    }
+    let (slow, hangs) = (bench.channel(1), bench.channel(2));
+    let number = bench.ask(slow, Engine::Compute, 1);
+    let report = bench.batch(Engine::Compute, number, 0, 1);
+    bench.report(slow, report);
+    // Its worker has begun, and does not run before the driver has the work.
+    assert!(bench.worker(slow).begin(Engine::Compute));
+    bench.wait(10 * MILLISECOND);
+    let theirs = bench.ask(hangs, Engine::Compute, 1);
+    bench.wait(100 * MILLISECOND);
+    assert!(bench.turn(hangs, Engine::Compute, theirs).is_none());
+    bench.worker(slow).place(Engine::Compute);
+    bench.wait(MILLISECOND);
+    assert!(bench.turn(hangs, Engine::Compute, theirs).is_some());
+    let report = bench.batch(Engine::Compute, 0, MILLISECOND, 1);
+    bench.report(slow, report);
+    bench.worker(slow).end(Engine::Compute);
+    bench.arbiter.rang(bench.workers[slow].0);
+    bench.serve();
+    // The same with a turn, behind one that has ended. Then the other's never ends.
+    let mine = bench.ask(slow, Engine::Compute, 1);
+    bench.wait(4 * SECOND);
+    assert!(bench.turn(slow, Engine::Compute, mine).is_some());
+    let ended = |index: usize| bench.workers[index].2.reason.get().is_some();
+    assert_eq!([ended(slow), ended(hangs)], [false, true]);
+    // One who never puts its work on the device holds others up for a second.
+    let mut bench = Bench::new(PolicyKind::Fair, None);
+    for domid in 1..=2 {
+        bench.domain(domid, Share::default());
+    }
+    let (never, other) = (bench.channel(1), bench.channel(2));
+    bench.stir(other);
+    bench.ask(never, Engine::Compute, 1);
+    let theirs = bench.ask(other, Engine::Compute, 1);
+    bench.wait(SECOND - MILLISECOND);
+    assert!(bench.turn(other, Engine::Compute, theirs).is_none());
+    bench.wait(2 * MILLISECOND);
+    assert!(bench.turn(other, Engine::Compute, theirs).is_some());
+    // Or until it goes.
+    let mut bench = Bench::new(PolicyKind::Fair, None);
+    for domid in 1..=2 {
+        bench.domain(domid, Share::default());
+    }
+    let (never, other) = (bench.channel(1), bench.channel(2));
+    bench.stir(other);
+    bench.ask(never, Engine::Compute, 1);
+    let theirs = bench.ask(other, Engine::Compute, 1);
+    bench.wait(10 * MILLISECOND);
+    bench.arbiter.remove_domain(bench.now, 1);
+    bench.wait(MILLISECOND);
+    assert!(bench.turn(other, Engine::Compute, theirs).is_some());
 }
 
 #[test]
@@ -715,6 +785,12 @@ fn a_domains_presence_is_told() {
     assert_eq!(here(), [false, false]);
     // With others, while it has turns.
     let numbers = channels.map(|channel| bench.ask(channel, Engine::Compute, 1));
+    assert!(
+        bench
+            .turn(channels[0], Engine::Compute, numbers[0])
+            .is_some()
+    );
+    bench.wait(MILLISECOND);
     here();
     assert_eq!(here(), [true, true], "on the device, and next there");
     for (channel, number) in channels.into_iter().zip(numbers) {
@@ -765,6 +841,10 @@ impl Honest<'_> {
             };
             let batch = most.min(pieces);
             let held = self.device.lock().unwrap();
+            match turn {
+                0 => self.gate.place(Engine::Compute),
+                turn => self.gate.enter(Engine::Compute, turn),
+            }
             let start_ns = now_ns();
             std::thread::sleep(each * batch);
             let end_ns = now_ns();

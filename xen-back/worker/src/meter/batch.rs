@@ -8,7 +8,7 @@ use cuda_abi::{Driver, Handle};
 use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use vgpu_protocol::gate::{Turn, now_ns};
+use vgpu_protocol::gate::{Engine, Turn, now_ns};
 
 /// `CU_EVENT_BLOCKING_SYNC`: who waits for the event sleeps.
 const BLOCKING_SYNC: u32 = 1;
@@ -228,6 +228,8 @@ pub(super) struct Batch {
     pub segments: Vec<Segment>,
     /// The stream that the last piece went to, if its segment is open: the next one goes there most often.
     latest: Option<Native>,
+    /// vgpu-backd was told that the device has its first piece.
+    entered: bool,
 }
 
 impl Batch {
@@ -246,6 +248,7 @@ impl Batch {
             begun_ns: now_ns(),
             segments: Vec::new(),
             latest: None,
+            entered: false,
         }
     }
 
@@ -279,6 +282,18 @@ impl Batch {
     /// Whether it has a turn, so that it goes on although the gate is closed.
     pub fn has_turn(&self) -> bool {
         matches!(self.pass, Pass::Turn(_))
+    }
+
+    /// The driver has been given its first piece.
+    pub fn has_entered(&mut self, engine: Engine) {
+        if !std::mem::replace(&mut self.entered, true) {
+            let gate = &self.scope.device.gate;
+            match self.pass {
+                Pass::Open => gate.place(engine),
+                Pass::Turn(number) => gate.enter(engine, number),
+                Pass::Along => {}
+            }
+        }
     }
 
     /// The next piece goes to this stream.

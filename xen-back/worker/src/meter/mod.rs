@@ -229,6 +229,8 @@ impl Meter {
             && batch.segments.len() < SEGMENTS
             && (batch.has_turn() || batch.scope.device.gate.is_open())
         {
+            // The call with the piece before has returned.
+            batch.has_entered(filling.engine);
             let piece = work.piece(&batch.scope.device);
             if batch.load.takes(&piece) {
                 batch.load.add(&piece);
@@ -267,6 +269,10 @@ impl Meter {
         };
         batch.load.add(&piece);
         batch.enter(&self.driver, stream);
+        if engine == Engine::Copy {
+            // Its call may return only when all is over.
+            batch.has_entered(engine);
+        }
         self.filling = Some(Filling {
             context,
             engine,
@@ -293,6 +299,7 @@ impl Meter {
             let Filling {
                 mut batch, engine, ..
             } = filling;
+            batch.has_entered(engine);
             batch.close(&self.driver);
             let device = batch.scope.device.clone();
             device.lanes.of(engine).hand_in(batch);
@@ -358,6 +365,8 @@ impl Courier {
         };
         batch.load.add(&piece);
         batch.enter(driver, stream);
+        // The call returns when all is over.
+        batch.has_entered(Engine::Copy);
         let result = copy();
         batch.close(driver);
         lane.hand_in(batch);

@@ -253,11 +253,19 @@ impl Guest {
             let grants = scope.spawn(move || {
                 let mut reports = Vec::new();
                 let mut under_way = 0;
+                let mut newest = None;
                 loop {
                     let last = done.load(Ordering::Acquire);
                     for engine in Engine::ALL {
                         if gate.asked(engine).is_some() {
-                            gate.grant(engine, time_ns, pieces);
+                            if engine == Engine::Compute {
+                                // One thread launches, and asks when the driver has what it had a turn for.
+                                assert!(newest.is_none() || gate.has_entered(engine, newest));
+                            }
+                            let turn = gate.grant(engine, time_ns, pieces);
+                            if engine == Engine::Compute {
+                                newest = Some(turn.number);
+                            }
                             under_way += 1;
                         }
                     }
