@@ -44,7 +44,7 @@ const XENSTORE_PROGRAMS: [&str; 7] = ["ls", "read", "write", "rm", "chmod", "wat
 pub struct Options {
     /// CPUs of the machine and of dom0. With more than one, QEMU 7.2 now and then delivers an interrupt that Xen has
     /// injected into a PVH or HVM guest twice, or saves Xen's own registers as the guest's, and the guest dies or stands
-    /// still: of 24 starts of PVH guests one with a thread for each of two CPUs, four with one thread for both, none with
+    /// still: of 24 starts of PVH guests four with two CPUs on one thread, one with a thread for each (without CX16), none with
     /// one CPU. A run takes no longer with one: the second mostly waits for the first.
     pub cpus: u32,
     /// Memory of the machine, in MiB.
